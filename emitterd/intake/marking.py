@@ -35,6 +35,8 @@ def _refusal(status: FileStatus) -> str:
             return Text("it is being uploaded")
         case FolderState.SETTLING | FolderState.WRITTEN | FolderState.INCOMPLETE:
             return Text("it is not complete: {reason}", reason=status.reason)
+        case State.REJECTED if status.error == Code.INCOMPLETE:
+            return Text("it is not complete: {reason}", reason=status.reason)
         case FolderState.IGNORED | FolderState.UNSUITABLE | FolderState.UNREADABLE:
             return joined(filter(None, (status.reason, status.hint)))
     return ""

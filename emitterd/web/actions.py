@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
+from emitterd.codes import Code
 from emitterd.datasets.inspection import Inspector
 from emitterd.errors import FileError
 from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState, Latest
@@ -51,14 +52,20 @@ def seen(spool: Spool, path: bytes) -> str:
     return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
 
 
-def offered(state: State | FolderState) -> list[Operation]:
-    """Return the operations that change a file in this state."""
+def offered(
+    state: State | FolderState, error: str | None = None, *, is_there: bool = True
+) -> list[Operation]:
+    """Return the operations that change a file in this state.
+
+    `error`: the code of what is wrong with it. `is_there`: whether it is in the folder.
+    """
     operations = [
         operation
         for operation, verbs in VERBS.items()
         if any(state in TRANSITIONS[verb][0] for verb in verbs)
     ]
-    if state in {State.QUEUED, State.DEFERRED, State.HELD, State.REJECTED, FolderState.NEW}:
+    complete = {State.QUEUED, State.DEFERRED, State.HELD, State.REJECTED, FolderState.NEW}
+    if is_there and state in complete and error != Code.INCOMPLETE:
         operations.append(Operation.MARK)
     if state in set(State) - {State.DELIVERING}:
         operations.append(Operation.FORGET)
@@ -67,9 +74,10 @@ def offered(state: State | FolderState) -> list[Operation]:
 
 @dataclass(slots=True)
 class _Marking:
-    """A file that is being read, to be marked as delivered."""
+    """A file that is being read, to be marked as delivered. `seen`: which version of it."""
 
     path: bytes
+    seen: str
     problem: str = Text("a bug in emitterd; its log says more")
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -112,18 +120,23 @@ class Actions:
             status = statuses.look_up(path)
         if operation is Operation.FORGET and not _confirms(form.get("confirmation", ""), path):
             remark = Text("You did not type the name of the file.")
-            return _refused(request, path, remark, HTTPStatus.BAD_REQUEST)
+            return _refused(request, remark, HTTPStatus.BAD_REQUEST)
         user = f"{viewer.name} (page)"
         if operation is Operation.MARK:
             return self._mark(request, statuses, status, user)
         report = self.apply(OperationRequest(operation, (path,)), user)
         problem = _problem(report)
-        return _refused(request, path, problem) if problem else _show(path)
+        return _refused(request, problem) if problem else _show(path)
 
-    def note(self, path: bytes) -> str:
-        """Return what a file's page says about marking it as delivered; mostly nothing."""
+    def note(self, path: bytes, seen: str, state: State | FolderState) -> str:
+        """Return what a file's page says about marking it as delivered; mostly nothing.
+
+        `seen` is the mark of the file that the page is about, and `state` its state.
+        """
         marking = self._marking
-        if marking is None or marking.path != path:
+        if marking is None or (marking.path, marking.seen) != (path, seen):
+            return ""
+        if state is State.DELIVERED:
             return ""
         if not marking.ended.is_set():
             return Text(
@@ -137,13 +150,14 @@ class Actions:
     def _mark(
         self, request: Request, statuses: FileStatusReader, status: FileStatus, user: str
     ) -> Response:
-        if form_fields(request).get("seen", "") != seen(statuses.spool, status.path):
+        shown = form_fields(request).get("seen", "")
+        if shown != seen(statuses.spool, status.path):
             remark = Text("The file has changed since you saw it. Look at it again.")
-            return _refused(request, status.path, remark)
+            return _refused(request, remark)
         with self._lock:
             marking = self._marking
             if marking is None or marking.ended.is_set():
-                marking = _Marking(status.path)
+                marking = _Marking(status.path, shown)
                 # It only reads until its end, and may end with the process.
                 arguments = (marking, statuses, status, user)
                 threading.Thread(target=self._read, args=arguments, daemon=True).start()
@@ -155,11 +169,11 @@ class Actions:
                     "Another file is being read now: {other}. Try again when that is done.",
                     other=other,
                 )
-                return _refused(request, status.path, remark)
+                return _refused(request, remark)
         if not marking.ended.wait(MARK_WAIT_S):
             return _show(status.path)
         problem = marking.problem
-        return _refused(request, status.path, problem) if problem else _show(status.path)
+        return _refused(request, problem) if problem else _show(status.path)
 
     def _read(
         self, marking: _Marking, statuses: FileStatusReader, status: FileStatus, user: str
@@ -168,6 +182,8 @@ class Actions:
             marked = read_marked(statuses.spool, self.inspector(), status)
             marking.problem = self._apply_mark(marked, user)
         finally:
+            # A file that has changed meanwhile: the reason is for those who look at it now.
+            marking.seen = seen(statuses.spool, status.path)
             marking.ended.set()
 
     def _apply_mark(self, marked: MarkedFile | OperationResult, user: str) -> str:
@@ -196,8 +212,5 @@ def _show(path: bytes) -> Response:
     return redirect(file_address(display(path)))
 
 
-def _refused(
-    request: Request, path: bytes, problem: str, status: HTTPStatus = HTTPStatus.CONFLICT
-) -> Response:
-    shown = display(path)
-    return message(request, Text("Nothing was changed"), problem, status, shown)
+def _refused(request: Request, problem: str, status: HTTPStatus = HTTPStatus.CONFLICT) -> Response:
+    return message(request, Text("Nothing was changed"), problem, status)

@@ -11,6 +11,7 @@ from typing import Any
 
 from emitterd.journal.listing import DAY_MAX, DayFiles, LastFiles, files_by_day, last_files
 from emitterd.journal.reader import JournalReader
+from emitterd.journal.rows import entries_by_state
 from emitterd.monitoring.arrivals import DatasetStatus, Expectation, all_datasets, expected_datasets
 from emitterd.monitoring.status import read_arrivals
 from emitterd.tracking.texts import word
@@ -130,9 +131,14 @@ class DatasetsPage:
             overdue=[row for row in shown if row.overdue],
             rows=sorted(shown, key=lambda row: not row.overdue),
             never=[row.name for row in rows if not row.is_shown],
+            has_others=not shown and self._has_files(),
             is_expecting=bool(self.expectations()),
             day_max=DAY_MAX,
         )
+
+    def _has_files(self) -> bool:
+        with JournalReader(self.journal) as reader:
+            return sum(entries_by_state(reader.read).values()) > 0
 
     def _rows(self, now: float) -> list[DatasetRow]:
         today = datetime.fromtimestamp(now, UTC).astimezone().date()

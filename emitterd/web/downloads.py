@@ -30,6 +30,8 @@ DEADLINE_S = 1800.0
 AT_ONCE = 4
 """Downloads at the same time: each may keep a connection for long."""
 
+BYTE_ORDER_MARK = "\ufeff"
+
 _Records = Iterable[Mapping[str, Any]]
 
 
@@ -61,7 +63,8 @@ class Downloads:
         self, request: Request, name: str, fields: str, state: State | None = None
     ) -> Response:
         def lines(records: _Records) -> Iterator[str]:
-            return csv_lines(records, fields)
+            # Without this mark Excel takes the file for one of another alphabet.
+            return chain([BYTE_ORDER_MARK], csv_lines(records, fields))
 
         return self._response(request, f"{name}.csv", "text/csv", lines, state)
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from emitterd.errors import JournalError
-from emitterd.intake.file_status import FileStatus, FileStatusReader, Latest, skipped
+from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState, Latest, skipped
 from emitterd.journal.listing import (
     SEARCHED,
     FileFilter,
@@ -181,8 +181,8 @@ class FilesPage:
 
     journal: Path
     status_reader: Callable[[Latest], FileStatusReader]
-    note: Callable[[bytes], str]
-    """Returns what the page adds about a path, such as that it is being read; mostly nothing."""
+    note: Callable[[bytes, str, State | FolderState], str]
+    """Returns what the page adds about a file, such as that it is being read: `Actions.note`."""
     _skipped: SkippedReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -242,8 +242,8 @@ class FilesPage:
             versions=_history(explanation)[:SHOWN],
             shown=SHOWN,
             all_versions=address("files", {"q": asked}),
-            note=self.note(path),
-            offered=offered(explanation.state),
+            note=self.note(path, shown, explanation.state),
+            offered=offered(explanation.state, explanation.error, is_there=bool(shown)),
             seen=shown,
         )
 

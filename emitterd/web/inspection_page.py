@@ -155,8 +155,9 @@ class InspectionPage:
             return "remote"
         if viewer.can_log_in:
             return "" if viewer.role else "login"
-        # Without a login only users of this machine may have it work.
-        return "public" if self._address.is_public(request.headers.get("host", "")) else ""
+        # Without a login only users of this machine may have it work. With a proxy, emitterd cannot
+        # tell them from strangers: the proxy may pass on any Host header.
+        return "public" if self._address.public_url else ""
 
     async def _admit(self, request: Request) -> None:
         problem, length = "", request.headers.get("content-length", "")

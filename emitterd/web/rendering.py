@@ -11,11 +11,15 @@ Python passes a filter: `translate` for plain text; `phrase` for HTML, with comm
 import base64
 import hashlib
 import re
+import secrets
+import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from importlib.resources import files
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -30,7 +34,7 @@ from emitterd.text import ShownPath, display, iso, local_time, printable
 from emitterd.translation.languages import ENDS, ENGLISH, LANGUAGES, Language, negotiate
 from emitterd.translation.text import Instant, Text
 from emitterd.units import format_age, format_size
-from emitterd.web.http_server import Request, Response, form_fields
+from emitterd.web.http_server import Request, Response, form_fields, parameters
 
 STATIC: Mapping[str, str] = {
     file.name: file.read_text("utf-8")
@@ -95,6 +99,9 @@ NAMES: Mapping[str, Text] = {
     Stage.BUCKET: Text("upload"),
 }
 """What the page calls the states of a file, and the stages of an upload."""
+
+ANSWERS_MAX, ANSWER_MAX = 50, 256 * 1024
+"""Answers to forms that are kept, and how many characters the page of one may have."""
 
 _LANGUAGE_COOKIE = "emitterd_language"
 _COOKIE_AGE_S = 400 * 86400
@@ -249,7 +256,8 @@ def render(request: Request, template: str, **values: object) -> str:
     """Return a template filled in. File names in `values` must be printable.
 
     Every template knows `viewer`, `language` and `host` of `request.state`, `now`, and `here`: the
-    name of the page, which is empty for the overview. `asked` is the text in the search field.
+    name of the page, which is empty for the overview. `asked` is the text in the search field,
+    `back` the address of the page for a form that comes back, and `up` leads to the overview.
     """
     state = request.state
     known: dict[str, object] = {
@@ -258,6 +266,7 @@ def render(request: Request, template: str, **values: object) -> str:
         "host": state.host,
         "here": request.scope["path"].lstrip("/"),
         "back": _address(request),
+        "up": "../" * (request.scope.get("raw_path", b"/").count(b"/") - 1),
         "now": time.time(),
         "asked": "",
     }
@@ -287,14 +296,62 @@ def page(
     **values: object,
 ) -> Response:
     """Return a whole page: a template that extends `layout.html`."""
-    return html(render(request, template, **values), status, headers)
+    answers: Answers | None = getattr(request.state, "answers", None)
+    if request.method != "POST" or answers is None:
+        return html(render(request, template, **values), status, headers)
+    name = secrets.token_urlsafe(16)
+    values = {"here": request.scope["path"].lstrip("/"), "back": f"answer?name={name}"} | values
+    text = render(request, template, **values)
+    if len(text) <= ANSWER_MAX:
+        del values["back"]
+        answers.keep(name, Answer(request.state.viewer.name, template, values))
+    return html(text, status, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer to a form, as it can be rendered again. `user`: who got it; None for a visitor."""
+
+    user: str | None
+    template: str
+    values: Mapping[str, Any]
+
+
+class Answers:
+    """The last answers to forms: a reader who changes the language sees the answer again.
+
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answers: dict[str, Answer] = {}
+
+    def keep(self, name: str, answer: Answer) -> None:
+        """Keep an answer for a while, under a name that only its reader knows."""
+        with self._lock:
+            self._answers[name] = answer
+            if len(self._answers) > ANSWERS_MAX:
+                del self._answers[next(iter(self._answers))]
+
+    def show(self, request: Request) -> Response:
+        """Return the answer that an address names; the overview if it is no longer kept."""
+        answer = self._answers.get(parameters(request).get("name", ""))
+        if answer is None or answer.user != request.state.viewer.name:
+            return redirect("")
+        return page(request, answer.template, **answer.values)
 
 
 def message(
     request: Request, title: str, remark: str, status: HTTPStatus, asked: str = ""
 ) -> Response:
-    """Return a page with one title and one remark, such as an error."""
-    return page(request, "message.html", status, title=title, remark=remark, asked=asked)
+    """Return a page with one title and one remark, such as an error.
+
+    After the form of a file it leads back to the file.
+    """
+    file = display(form_path(request))
+    asked = asked or file
+    return page(request, "message.html", status, title=title, remark=remark, asked=asked, file=file)
 
 
 def forbidden(request: Request, title: str, remark: str) -> Response:

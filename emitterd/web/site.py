@@ -31,7 +31,7 @@ from emitterd.web.files_page import FilesPage
 from emitterd.web.http_server import Handler, Request, RequestBody, Response, Route, StreamHandler
 from emitterd.web.inspection_page import InspectionPage
 from emitterd.web.overview import Overview
-from emitterd.web.rendering import choose_language, favicon, language_of, message
+from emitterd.web.rendering import Answers, choose_language, favicon, language_of, message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +68,11 @@ def routes(sources: Sources) -> list[Route]:
     actions = Actions(
         sources.journal, sources.status_reader, sources.inspector, sources.server, sources.apply
     )
+    answers = Answers()
     pages = [
         *_pages(sources, actions),
         *_forms(sources, actions, access),
+        Route("/answer", answers.show),
         Route("/favicon.svg", favicon),
         Route("/{path:path}", _absent),
     ]
@@ -78,7 +80,7 @@ def routes(sources: Sources) -> list[Route]:
         Route("/metrics", _metrics(sources.scrape), reserved=True),
         Route("/healthz", _healthz(sources.health), reserved=True),
         Route("/readyz", _readyz(sources.ready), reserved=True),
-        *(_prepared(route, sources, access) for route in pages),
+        *(_prepared(route, sources, access, answers) for route in pages),
     ]
 
 
@@ -115,7 +117,7 @@ def _forms(sources: Sources, actions: Actions, access: PageAccess) -> list[Route
     ]
 
 
-def _prepared(route: Route, sources: Sources, access: PageAccess) -> Route:
+def _prepared(route: Route, sources: Sources, access: PageAccess, answers: Answers) -> Route:
     """Return a route whose handler gets `request.state`, and may raise `JournalError`.
 
     Its handler sees no form that another site has sent.
@@ -125,6 +127,7 @@ def _prepared(route: Route, sources: Sources, access: PageAccess) -> Route:
         request.state.viewer = access.viewer(request)
         request.state.language = language_of(request)
         request.state.host = printable(sources.host())
+        request.state.answers = answers
         return access.refusal(request) if request.method == "POST" else None
 
     def handler(request: Request) -> Response:

@@ -66,7 +66,7 @@ def test_a_broken_file_stops_logins_and_no_delivery(site: Site) -> None:
     site.operators.write_text("broken\n")
 
     assert asha.user == ""
-    assert asha.get("/login").title == "There are no users"
+    assert asha.get("/login").title == "The file of users cannot be used"
     site.drop(NAME)
     site.wait_delivered(1)
     assert len(site.events("web.operators_unusable")) == 1

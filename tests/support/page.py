@@ -117,6 +117,7 @@ class Desk:
             "type": "http",
             "method": "GET",
             "path": address,
+            "raw_path": address.encode(),
             "query_string": query.encode("latin-1"),
             "headers": [
                 (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()

@@ -108,12 +108,15 @@ class PageAccess:
             )
             return forbidden(request, Text("You cannot log in at this address"), remark)
         if not self._users.current():
-            remark = Text(
-                "The administrator adds users with `emitterd operator add`. If the file of users"
-                " cannot be used, `emitterd check` says why."
-            )
-            status = HTTPStatus.SERVICE_UNAVAILABLE
-            return message(request, Text("There are no users"), remark, status)
+            title = Text("There are no users")
+            remark = Text("The administrator adds users with `emitterd operator add`.")
+            if not self._users.is_usable:
+                title = Text("The file of users cannot be used")
+                remark = Text(
+                    "Nobody can log in until the administrator has corrected it. `emitterd check`"
+                    " says what is wrong."
+                )
+            return message(request, title, remark, HTTPStatus.SERVICE_UNAVAILABLE)
         if request.method == "POST":
             return self._log_in(request)
         if viewer.name is not None:

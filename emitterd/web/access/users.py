@@ -162,6 +162,7 @@ class UsersFile:
         self._lock = threading.Lock()
         self._seen: tuple[object, ...] = ()
         self._users: Mapping[str, User] = {}
+        self._is_usable = True
 
     @property
     def enabled(self) -> bool:
@@ -181,8 +182,14 @@ class UsersFile:
         with self._lock:
             if seen != self._seen:
                 self._seen = seen
-                self._users = self._load(path)
+                users = self._load(path)
+                self._users, self._is_usable = users or {}, users is not None
             return self._users
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the file could be read, the last time that `current` was called."""
+        return self._is_usable
 
     def reload(self) -> None:
         """Read the file again, whether or not it has changed."""
@@ -191,15 +198,15 @@ class UsersFile:
         self.current()
 
     @staticmethod
-    def _load(path: Path) -> Mapping[str, User]:
+    def _load(path: Path) -> Mapping[str, User] | None:
         try:
             users = load(path)
         except ValueProblem as error:
             _report(path, str(error), error.remedy)
-            return {}
+            return None
         except OSError as error:
             _report(path, error.strerror or str(error), "look at the file")
-            return {}
+            return None
         log.info("web.operators_read", count=len(users))
         return users
 

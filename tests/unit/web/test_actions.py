@@ -11,15 +11,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from conftest import NoThreads
+from emitterd.codes import Code
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.inspection import InspectionSettings, Inspector
+from emitterd.errors import Decision, DeliveryError
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operation
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint, State
+from emitterd.spool.folder import Spool
 from emitterd.text import display
 from emitterd.web.access.users import Role
-from emitterd.web.actions import offered
+from emitterd.web.actions import offered, seen
+from emitterd.web.rendering import ANSWERS_MAX
 from support.page import HOSTILE, Desk
 from support.visitors import ServedPage, Visitor, make_user, serve_page, write_users
 from support.waiting import wait_until
@@ -100,6 +104,7 @@ def test_what_the_state_does_not_allow_is_refused_with_the_reason(
     answer = asha.act("release", FILE)
     assert answer.status == 409
     assert "It is queued" in answer.text
+    assert f'<a href="explain?path={FILE}">Back to the file</a>' in answer.text
     answer = asha.act("hold", "pat/unknown.zip")
     assert answer.status == 409
     assert "The journal does not know it" in answer.text
@@ -219,6 +224,55 @@ def test_a_file_that_the_operator_has_not_seen_is_not_marked(
     assert site.users() == set()
 
 
+def test_a_rejected_file_that_is_not_whole_cannot_be_marked(
+    site: ServedPage, asha: Visitor
+) -> None:
+    """Nor one that is not in the folder; the page does not offer it."""
+    path = site.desk.root / FILE
+    path.parent.mkdir()
+    path.write_bytes(b"PK")
+    version = Fingerprint.of(path.stat())
+    trouble = DeliveryError(Decision.REJECT, Code.INCOMPLETE, "it has no end record")
+    site.desk.journal.admit([Admission(FILE.encode(), version, "pat", 0, trouble)])
+    assert state(site) is State.REJECTED
+    page = asha.get(f"/explain?path={FILE}")
+    assert page.operations == {"retry", "forget"}
+    mark = seen(Spool(site.desk.root), FILE.encode())
+    answer = asha.act("mark-delivered", FILE, seen=mark)
+    assert answer.status == 409
+    assert "It is not complete: it has no end record" in answer.text
+    assert site.users() == set()
+
+    site.desk.admit(b"pat/gone.zip")
+    assert asha.get("/explain?path=pat/gone.zip").operations == {"hold", "forget"}
+
+
+def test_an_answer_can_be_read_in_the_other_language(site: ServedPage, asha: Visitor) -> None:
+    """The switch leads back to the answer of a form, for the user who got it."""
+    drop(site)
+    answer = asha.act("release", FILE)
+    assert "It is queued" in answer.text
+    [back] = re.findall(r'name="back" value="(answer[^"]*)"', answer.text)
+    switch = {"form_token": answer.token, "language": "hi", "back": back}
+    led = asha.post("/language", switch)
+    assert led.location == f"./{back}"
+    again = asha.get(led.location[1:])
+    assert (again.status, again.title) == (200, "कुछ नहीं बदला गया")
+    assert f'value="{back}"' in again.text
+    assert site.browser().get(led.location[1:]).location == "./"
+    assert asha.get("/answer?name=x").location == "./"
+
+
+def test_few_answers_are_kept(asha: Visitor) -> None:
+    """The oldest goes first."""
+    backs = list[str]()
+    for _ in range(ANSWERS_MAX + 1):
+        answer = asha.act("hold", "pat/unknown.zip")
+        backs += re.findall(r'name="back" value="(answer[^"]*)"', answer.text)
+    assert asha.get(f"/{backs[0]}").location == "./"
+    assert asha.get(f"/{backs[1]}").status == 200
+
+
 def test_at_the_limit_of_threads_a_file_can_be_marked_later(
     site: ServedPage, asha: Visitor, no_threads: NoThreads
 ) -> None:
@@ -259,6 +313,39 @@ def test_a_file_that_is_long_to_read_is_marked_after_the_answer(
         wait_until(lambda: reads not in asha.get(page).text, 60.0, "the mark")
         assert state(site) is State.DELIVERED
         assert site.users() == {"asha (page)"}
+
+
+def test_the_reason_why_a_file_was_not_marked_is_of_that_file(
+    spool_root: Path, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not stay on the page of a file that has replaced it, or that was delivered since."""
+    monkeypatch.setattr("emitterd.web.actions.MARK_WAIT_S", 0.01)
+    go_on = threading.Event()
+
+    def broken_inspector() -> Inspector:
+        go_on.wait(60.0)
+        (spool_root / FILE).write_bytes(b"what came meanwhile")
+        return Inspector(load_catalogue(None), InspectionSettings())
+
+    users, place = tmp_path / "operators", tmp_path / "state" / "journal.db"
+    write_users(users, make_user("asha"))
+    desk = Desk(spool_root, journal, place, operators=users, inspector=broken_inspector)
+    with serve_page(desk) as site:
+        drop(site)
+        asha = site.browser()
+        asha.log_in()
+        page, remark = f"/explain?path={FILE}", "Not marked as delivered: it changes now"
+        assert asha.act("mark-delivered", FILE).status == 303
+        go_on.set()
+        wait_until(lambda: remark in asha.get(page).text, 60.0, "the reason")
+        path = site.desk.root / FILE
+        seen = Fingerprint.of(path.stat())
+        site.desk.journal.admit([Admission(FILE.encode(), seen, "pat", 0)])
+        assert remark in asha.get(page).text
+        site.desk.deliver()
+        assert remark not in asha.get(page).text
+        path.write_bytes(b"what came later")
+        assert remark not in asha.get(page).text
 
 
 def test_buttons_are_those_of_the_state(site: ServedPage, asha: Visitor) -> None:
@@ -303,13 +390,17 @@ def test_without_an_operators_file_there_is_no_login(
 
 
 def test_without_a_usable_file_the_login_says_who_can_help(site: ServedPage) -> None:
-    """No user, or a file that cannot be used."""
-    site.operators.write_text("")
-    for content in ("", "broken\n"):
+    """It tells a file without users from one that cannot be used."""
+    for content, title, command in (
+        ("", "There are no users", "emitterd operator add"),
+        ("broken\n", "The file of users cannot be used", "emitterd check"),
+    ):
         site.operators.write_text(content)
         answer = site.browser().get("/login")
-        assert (answer.status, answer.title) == (503, "There are no users")
-        assert "<code>emitterd check</code>" in answer.text
+        assert (answer.status, answer.title) == (503, title)
+        assert f"<code>{command}</code>" in answer.text
+    site.operators.unlink()
+    assert site.browser().get("/login").title == "The file of users cannot be used"
 
 
 def test_a_browser_without_cookies_is_told_so(site: ServedPage) -> None:

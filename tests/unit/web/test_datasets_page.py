@@ -78,6 +78,22 @@ def test_without_expectations_the_page_says_how_to_set_them(desk: Desk) -> None:
     assert "67 datasets never came" in words
 
 
+@pytest.mark.parametrize("confirmation", [None, "marked"])
+def test_files_that_came_are_not_denied(desk: Desk, confirmation: str | None) -> None:
+    """Where none is of a dataset, or all were marked as delivered, the page says so."""
+    folder = "/unknown" if confirmation is None else EXAM
+    desk.journal.admit([Admission(b"x/a.zip", Fingerprint(1, 2, 9, 1, 1), folder, 0)])
+    if confirmation is not None:
+        sql = "update entry set confirmation = ?"
+        desk.journal.write(lambda writer: writer.execute(sql, (confirmation,)))
+        desk.journal.write(lambda writer: writer.execute("delete from arrival"))
+    answer = desk.ask("/datasets")
+
+    assert answer.document.wrong == []
+    assert "No file of a dataset has come yet. The files that came fit" in answer.document.words
+    assert '<a href="files">See all files</a>' in answer.text
+
+
 def test_all_in_time(desk: Desk) -> None:
     """An expectation that is met is no alarm."""
     desk.expectations = (Expectation("pat", DAY_S),)

@@ -47,6 +47,12 @@ def link(answer: Answered, text: str) -> str:
     return "/" + found[0].replace("&amp;", "&")
 
 
+def table(answer: Answered) -> list[dict[str, str]]:
+    """Return the rows of a download as a spreadsheet reads them."""
+    text = answer.text.encode().decode("utf-8-sig")
+    return list(csv.DictReader(io.StringIO(text)))
+
+
 def test_the_list_goes_on_page_by_page(desk: Desk) -> None:
     """The links lead to the older files and back."""
     for number in range(SHOWN + 3):
@@ -144,7 +150,7 @@ def test_a_download_of_receipts_is_that_of_the_command(desk: Desk) -> None:
     desk.deliver()
     desk.admit(b"pat/waits.zip")
     sheet = desk.ask("/receipts.csv")
-    (line,) = csv.DictReader(io.StringIO(sheet.text))
+    (line,) = table(sheet)
     with JournalReader(desk.place) as reader:
         (receipt,) = reader.receipts()
 
@@ -157,17 +163,26 @@ def test_a_download_of_receipts_is_that_of_the_command(desk: Desk) -> None:
         name: receipt[name] for name in ("path", "sha256", "key")
     }
     assert json.loads(desk.ask("/receipts.json").text) == [receipt]
-    rows = list(csv.DictReader(io.StringIO(desk.ask("/files.csv").text)))
+    rows = table(desk.ask("/files.csv"))
     assert [(row["path"], row["state"]) for row in rows] == [
         ("pat/waits.zip", "queued"),
         ("pat/sent.zip", "delivered"),
     ]
 
 
+def test_a_spreadsheet_shows_hindi(desk: Desk) -> None:
+    """Excel needs the byte order mark to take a CSV file for UTF-8; JSON has none."""
+    desk.admit("pat/परीक्षा.zip".encode())
+    for name in ("files", "receipts"):
+        assert desk.ask(f"/{name}.csv").text.startswith("\ufeffpath,")
+        assert desk.ask(f"/{name}.json").text.startswith("[")
+    assert [row["path"] for row in table(desk.ask("/files.csv"))] == ["pat/परीक्षा.zip"]
+
+
 def test_no_cell_is_a_formula(desk: Desk) -> None:
     """A spreadsheet must not run what a producer names a file."""
     desk.admit(b"=HYPERLINK(1)/@a.zip")
-    (row,) = csv.DictReader(io.StringIO(desk.ask("/files.csv").text))
+    (row,) = table(desk.ask("/files.csv"))
 
     assert row["path"] == "'=HYPERLINK(1)/@a.zip"
 
@@ -180,7 +195,7 @@ def test_a_long_download_comes_in_chunks(desk: Desk, monkeypatch: pytest.MonkeyP
         desk.admit(b"pat/exam_%02d.zip" % number)
     chunks = desk.chunks("/files.csv")
 
-    assert [chunk.count(b"\r\n") for chunk in chunks] == [4, 4, 3]
+    assert [chunk.count(b"\r\n") for chunk in chunks] == [3, 4, 4]
 
 
 def test_few_downloads_run_at_the_same_time(desk: Desk) -> None:

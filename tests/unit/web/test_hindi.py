@@ -15,6 +15,7 @@ from emitterd.errors import Outage, Stage
 from emitterd.intake.not_sent import NotSentSummary
 from emitterd.journal.connection import start_remedy
 from emitterd.journal.journal import Journal
+from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.model import State
 from emitterd.monitoring.alarms import (
     Alarm,
@@ -29,6 +30,7 @@ from emitterd.monitoring.alarms import (
 )
 from emitterd.monitoring.arrivals import Expectation
 from emitterd.monitoring.status import AffectedFiles, QueueStatus, Recent
+from emitterd.shutdown import Shutdown
 from emitterd.translation.languages import LANGUAGES
 from emitterd.web.http_server import Handler, Request
 from emitterd.web.rendering import prose
@@ -189,6 +191,25 @@ def test_a_rejected_file_says_in_hindi_what_to_do(desk: Desk) -> None:
     assert "शीर्ष पंक्ति इस डेटासेट की नहीं है।" in answer.document.words
     assert "क्या करें पहली पंक्ति को जाँच में बताए अनुसार ठीक करें।" in answer.document.words
     assert '<span lang="en">school_id | &lt;b&gt;name</span>' in answer.text
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_refused_operation_says_the_state_in_hindi(desk: Desk, state: State) -> None:
+    """Also that of a file which is being uploaded."""
+    desk.admit(b"pat/marks.zip")
+    sql = "update entry set state = ?"
+    desk.journal.write(lambda writer: writer.execute(sql, (state,)))
+    operations = Operations(desk.journal, Shutdown())
+    refusals = set[str]()
+    for operation in (Operation.HOLD, Operation.RELEASE, Operation.RETRY):
+        request = OperationRequest(operation, (b"pat/marks.zip",))
+        (result,) = operations.apply(request, "asha", lambda _: None).results
+        refusals.add(result.refusal)
+        desk.journal.write(lambda writer: writer.execute(sql, (state,)))
+
+    assert refusals - {""}
+    hindi = [re.sub("`[^`]*`", "", LANGUAGES["hi"].translate(text)) for text in refusals]
+    assert not [text for text in hindi if has_english(text)]
 
 
 def test_each_finding_has_a_consequence_in_hindi() -> None:

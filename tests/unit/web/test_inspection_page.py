@@ -1,6 +1,7 @@
 """The page `/inspect`: its report about a zip, and that no zip can harm the daemon."""
 
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from emitterd.datasets.inspection import InspectionSettings, Inspector
+from emitterd.datasets.inspection_process import CPU_S
 from emitterd.journal.journal import Journal
 from emitterd.web.access.sessions import Address, Viewer
 from emitterd.web.access.users import Role
@@ -469,6 +471,22 @@ def test_one_zip_is_inspected_at_a_time() -> None:
     assert numbers == {1}
 
 
+def test_an_inspection_leaves_the_processor_to_the_deliveries() -> None:
+    """It runs with the lowest priority, and for a bounded time of the processor."""
+    with visiting(Site(order=Order(signal.pause))) as visitor:
+        with visitor.begin(file_form(GOOD), len(file_form(GOOD))):
+            wait_until(lambda: children() - visitor.others, DEADLINE_S, "a child process")
+            (child,) = map(int, children() - visitor.others)
+            # The child does this itself, when it has started.
+            wait_until(
+                lambda: os.getpriority(os.PRIO_PROCESS, child) == 19, DEADLINE_S, "the priority"
+            )
+            limit_s = resource.prlimit(child, resource.RLIMIT_CPU)
+        wait_until(visitor.is_clean, DEADLINE_S, "nothing is left")
+
+    assert limit_s == (CPU_S, CPU_S)
+
+
 def test_a_daemon_that_stops_ends_the_inspection() -> None:
     """The server ends at once, with its child process."""
     site = Site(order=Order(signal.pause))
@@ -564,7 +582,7 @@ def test_beyond_this_machine_the_page_is_closed() -> None:
 def test_behind_a_proxy_the_page_needs_a_login(
     spool_root: Path, journal: Journal, tmp_path: Path
 ) -> None:
-    """Strangers of the network could keep the daemon busy; users of this machine still may."""
+    """Strangers of the network could keep the daemon busy, and the proxy may pass any Host on."""
     address = Address(local=True, public_url="https://emitterd.office.example")
     desk = Desk(spool_root, journal, tmp_path / "state" / "journal.db", address=address)
     with serve_page(desk) as site:
@@ -574,4 +592,4 @@ def test_behind_a_proxy_the_page_needs_a_login(
         local = give(site.browser(), f"http://{site.local}")
 
     assert "This page is closed, because there is no login." in page
-    assert (status, local) == (403, 200)
+    assert (status, local) == (403, 403)

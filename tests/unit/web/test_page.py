@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -453,6 +454,32 @@ def test_a_long_queue_costs_what_a_short_one_does(desk: Desk) -> None:
     assert desk.journal.counts()[State.QUEUED] >= 10_000
     assert many[1] == few[1]
     assert many[0] < 1.05 * few[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "up"), [("/nothing", ""), ("/a/b", "../"), ("/a/", "../"), ("/a/b/c.zip", "../../")]
+)
+def test_a_page_that_is_absent_leads_to_the_others(desk: Desk, path: str, up: str) -> None:
+    """Each of its links, from any depth."""
+    answer = desk.ask(path)
+    links = {item["href"] for item in answer.document.all("a")} - {"#content"}
+    forms = {item["action"] for item in answer.document.all("form")}
+
+    assert answer.status == 404
+    assert {urljoin(f"http://x{path}", link) for link in links} == {
+        f"http://x/{name}" for name in ("", "datasets", "files", "inspect")
+    }
+    assert forms == {f"{up}explain", f"{up}language"}
+
+
+@pytest.mark.parametrize(("path", "is_said"), [("/", True), ("/files", True), ("/inspect", False)])
+def test_a_page_with_a_form_is_not_called_read_only(
+    desk: Desk,
+    path: str,
+    is_said: bool,  # noqa: FBT001  a column of the table
+) -> None:
+    """The footer says it of the others."""
+    assert ("This page is read-only." in desk.ask(path).document.words) is is_said
 
 
 def test_phrases() -> None:
