@@ -347,7 +347,7 @@ def load_as_owner(config: Path | None, *sections: str) -> "Config":
 @contextmanager
 def open_sources(config: Path | None) -> Iterator[tuple["FileStatusReader", "JournalReader"]]:
     """Open the watched folder and the journal, as `load_as_owner` does."""
-    with open_sources_of(load_as_owner(config, "journal", "spool")) as sources:
+    with open_sources_of(load_as_owner(config, "journal", "spool", "emission.protocol")) as sources:
         yield sources
 
 
@@ -365,7 +365,8 @@ def open_sources_of(settings: "Config") -> Iterator[tuple["FileStatusReader", "J
     rule = settings.spool
     spool, selection = Spool(rule.directory), Selection(rule.include, rule.exclude)
     spool.trusts_leases = rule.completion == "auto"
-    catalogue = cache(partial(load_catalogue, rule.catalogue_file))
+    programs = settings.emission.takes_programs
+    catalogue = cache(partial(load_catalogue, rule.catalogue_file, programs=programs))
     with JournalReader(settings.journal.path, absent=True) as reader:
         yield (FileStatusReader(spool, selection, reader.latest, rule.settle_s, catalogue), reader)
 

@@ -179,7 +179,9 @@ def _check_delivery(delivery: "DeliverySettings", problems: Problems) -> None:
 
 def _check_expectations(config: "Config", problems: Problems) -> None:
     try:
-        names = load_catalogue(config.spool.catalogue_file).names
+        names = load_catalogue(
+            config.spool.catalogue_file, programs=config.emission.takes_programs
+        ).names
     except ConfigError:
         # The start and `check` report it, with the lines of that file.
         return

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Self
 
 from emitterd.codes import Code
-from emitterd.datasets.findings import Finding, finding
+from emitterd.datasets.findings import Finding, Loss, finding
 from emitterd.errors import ValueProblem
 
 ACADEMIC_YEARS = frozenset({"ac_year", "academicyear", "academic_year", "assessment_year"})
@@ -297,6 +297,37 @@ class Catalogue:
     def _only_folder(self, base: str) -> str | None:
         folders = {dataset.folder for dataset in self.guess(base)}
         return folders.pop() if len(folders) == 1 else None
+
+
+class ProgramCatalogue(Catalogue):
+    """The programs of cQube 5: the name of the zip decides, in any folder."""
+
+    def __init__(self, datasets: Iterable[Dataset]) -> None:
+        super().__init__(datasets)
+        self._by_name = {f"{dataset.name}.zip": dataset for dataset in self.datasets}
+
+    def dataset(self, path: bytes, version: Version | None = None) -> Dataset | None:  # noqa: ARG002
+        """Return the program of a path, or None."""
+        return self._by_name.get(_split(path)[1])
+
+    def guess(self, base: str) -> list[Dataset]:
+        """Return the program with this base name, if there is one."""
+        dataset = self._by_name.get(base)
+        return [dataset] if dataset is not None else []
+
+    def is_meant(self, folder: str, base: str) -> bool:
+        """Return True: the server does not see the folder."""
+        del folder, base
+        return True
+
+    def findings(self, path: bytes, version: Version | None = None) -> list[Finding]:
+        """Return why the server would refuse the path, or an empty list."""
+        if self.dataset(path, version) is not None:
+            return []
+        base = _split(path)[1]
+        names = difflib.get_close_matches(base, self._by_name, n=_NAMES_LISTED, cutoff=0)
+        wanted = f"the name of a program: {', '.join(names)}, …"
+        return [finding(Code.UNKNOWN_NAME, wanted, f"'{base}'", Loss.SERVICE)]
 
 
 def near(word: str, known: Iterable[str]) -> str | None:

@@ -6,6 +6,7 @@ docs/catalogue.md describes the form of both. All problems of a file are reporte
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from importlib.resources import files
@@ -18,6 +19,7 @@ from emitterd.datasets.catalogue import (
     DatasetKind,
     Header,
     HeaderMatch,
+    ProgramCatalogue,
     ValueKind,
     ValueRule,
     Version,
@@ -51,17 +53,20 @@ Values = Mapping[str, Node]
 """The keys of a dataset or a header."""
 
 
-def load_catalogue(extra: Path | None = None) -> Catalogue:
+def load_catalogue(extra: Path | None = None, *, programs: bool = False) -> Catalogue:
     """Return the catalogue that the package ships, with a user's file over it.
+
+    `programs`: that of cQube 5, whose files always have commas.
 
     A dataset of the user's file replaces the shipped one with the same title. Raises `ConfigError`
     with every problem of the user's file.
     """
-    text = files("emitterd.datasets").joinpath("catalogue.yaml").read_text("utf-8")
+    name = "programs.yaml" if programs else "catalogue.yaml"
+    text = files("emitterd.datasets").joinpath(name).read_text("utf-8")
     shipped = _Reader({})
     datasets = shipped.read(text)
     assert not shipped.problems  # noqa: S101  our own file
-    catalogue = Catalogue(datasets)
+    catalogue = (ProgramCatalogue if programs else Catalogue)(datasets)
     if extra is None:
         return catalogue
     reader = _Reader({dataset.title: dataset for dataset in datasets})
@@ -71,6 +76,8 @@ def load_catalogue(extra: Path | None = None) -> Catalogue:
         reader.problems.append(error.at(printable(extra.name), error.line))
     if reader.problems:
         raise ConfigError(shown(extra), reader.problems)
+    if programs:
+        datasets = [replace(dataset, delimiter=",") for dataset in datasets]
     return catalogue.with_others(datasets)
 
 

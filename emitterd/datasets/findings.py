@@ -28,6 +28,8 @@ class Severity(StrEnum):
 class Loss(StrEnum):
     """What the server loses of a file that has the finding."""
 
+    SERVICE = "service"
+    """The service itself ends, or refuses the file: emitterd sends no such file."""
     FILE = "file"
     ROW = "row"
     VALUE = "value"
@@ -39,12 +41,15 @@ _TEXT_MAX = 1000
 
 _UNREAD = Text("the object stays in the bucket, unread, and nobody is told")
 _SENTENCES = {
+    Loss.SERVICE: Text(
+        "emitterd never sends it: the service of cQube 5 would stop, or process nothing"
+    ),
     Loss.FILE: Text("the server deletes the object, drops the whole file, and tells nobody"),
     Loss.ROW: Text("the server drops these rows and loads the others"),
     Loss.VALUE: Text("the server loads these rows with missing or changed values"),
     Loss.NOTHING: Text("the server loads all rows"),
 }
-_SEVERITIES = {Loss.FILE: Severity.ERROR, Loss.NOTHING: Severity.NOTE}
+_SEVERITIES = {Loss.SERVICE: Severity.ERROR, Loss.FILE: Severity.ERROR, Loss.NOTHING: Severity.NOTE}
 
 LOSSES: dict[Code, Loss] = {
     **dict.fromkeys((code for code in Code if "E220" <= code < "E240"), Loss.FILE),
@@ -129,6 +134,11 @@ def _short(text: str) -> str:
 def quoted(text: str) -> str:
     """Return text of a file in quotes, shortened if it is long."""
     return f"'{text}'" if len(text) <= _QUOTED_MAX else f"'{text[:_QUOTED_MAX]}…'"
+
+
+def blocking(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings of a file that is never sent, whatever `spool.catalogue` says."""
+    return [finding for finding in findings if finding.loses is Loss.SERVICE]
 
 
 def fatal(findings: Iterable[Finding]) -> bool:

@@ -18,8 +18,8 @@ from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.csv_header import CheckedHeader, check_header
 from emitterd.datasets.csv_rows import RowChecker
 from emitterd.datasets.csv_text import LINE_MAX_BYTES, CsvTextReader
-from emitterd.datasets.findings import Finding, Severity, finding
-from emitterd.datasets.zip_integrity import ReadAt
+from emitterd.datasets.findings import Finding, Loss, Severity, finding, quoted
+from emitterd.datasets.zip_integrity import FileHeader, ReadAt
 from emitterd.datasets.zip_members import (
     Content,
     DamagedZip,
@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 _MINIMUM_BYTES = LINE_MAX_BYTES + 100_000
 """Read of every CSV: enough to see that the first line is too long."""
 _NAME_MAX = 200
+_BAD_TEXT = frozenset({Code.NOT_UTF8, Code.LONG_LINE, Code.QUOTES})
+"""What cQube 5 may read all the same: it has no limits of NiFi."""
+_PROGRAM_METHODS = (0, 8)
+"""No compression, and deflate."""
+_DELIMITERS = {b"|": Text("| (pipe)"), b";": Text("; (semicolon)"), b"\t": Text("a tab")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class InspectionSettings:
     """`state` or `udise`: which of two headers applies; empty if it is not known."""
     budget_bytes: int = 8 * 1024**2
     """How much of the CSV is read, uncompressed; 0: header and first record only."""
+    programs: bool = False
+    """Whether the server is cQube 5, whose service reads the CSV with the name of the zip."""
 
 
 @dataclass(slots=True)
@@ -95,33 +102,40 @@ class Inspector:
         Raises only what `read_at` raises.
         """
         dataset = self.dataset(path)
-        report = inspect(read_at, size_bytes, dataset, self.settings)
+        base = path.rpartition(b"/")[2] if self.settings.programs else None
+        report = inspect(read_at, size_bytes, dataset, self.settings, base)
         path_findings = self.catalogue.findings(path, self.settings.version)
         return replace(report, findings=(*path_findings, *report.findings))
 
 
-def load_inspector(settings: "SpoolSettings") -> Inspector:
+def load_inspector(settings: "SpoolSettings", *, programs: bool) -> Inspector:
     """Return the inspector that the configuration describes.
 
-    Raises `ConfigError` if the user's catalogue is wrong.
+    `programs`: the server is cQube 5. Raises `ConfigError` if the user's catalogue is wrong.
     """
     version = settings.cqube_version
     inspection = InspectionSettings(
         version=Version.parse(version) if version else None,
         variant=settings.static_datasource or "",
         budget_bytes=settings.inspection_budget_bytes,
+        programs=programs,
     )
-    return Inspector(load_catalogue(settings.catalogue_file), inspection)
+    return Inspector(load_catalogue(settings.catalogue_file, programs=programs), inspection)
 
 
 def inspect(
-    read_at: ReadAt, size_bytes: int, dataset: Dataset | None, settings: InspectionSettings
+    read_at: ReadAt,
+    size_bytes: int,
+    dataset: Dataset | None,
+    settings: InspectionSettings,
+    base: bytes | None = None,
 ) -> Report:
     """Inspect a zip in which `zip_flaw` finds no flaw.
 
-    Without a dataset only the rules for all files are checked. Raises only what `read_at` raises.
+    Without a dataset only the rules for all files are checked. `base`: the name of the zip, where
+    it decides (cQube 5). Raises only what `read_at` raises.
     """
-    inspection = _Inspection(dataset, settings)
+    inspection = _Inspection(dataset, settings, base)
     try:
         inspection.inspect_zip(read_at, size_bytes)
     except DamagedZip as error:
@@ -132,13 +146,29 @@ def inspect(
     if text is not None:
         report.read_bytes, report.whole = text.read_bytes, text.whole
         findings = findings + text.findings
+    if base is not None:
+        unclear = report.member is None
+        findings = [_of_program(finding, unclear=unclear) for finding in findings]
     report.findings = tuple(sorted(findings, key=lambda finding: finding.code))
     return report
 
 
+def _of_program(finding: Finding, *, unclear: bool) -> Finding:
+    """Return a finding with what it means to cQube 5; `unclear`: which file is the CSV."""
+    if finding.code in _BAD_TEXT:
+        return replace(finding, loses=Loss.VALUE)
+    if finding.code is Code.SEVERAL_FILES and not unclear:
+        # The service opens the CSV by its name.
+        return replace(finding, loses=Loss.NOTHING)
+    return replace(finding, loses=Loss.SERVICE) if finding.loses is Loss.FILE else finding
+
+
 class _Inspection:
-    def __init__(self, dataset: Dataset | None, settings: InspectionSettings) -> None:
+    def __init__(
+        self, dataset: Dataset | None, settings: InspectionSettings, base: bytes | None
+    ) -> None:
         self.findings: list[Finding] = []
+        self._base = base
         self._dataset = dataset
         self._settings = settings
         self.report = Report()
@@ -158,6 +188,8 @@ class _Inspection:
         if csv_file is None:
             return
         self.report.member = printable(shown_name(csv_file)[:_NAME_MAX])
+        if self._base is not None and not self._fits_program(csv_file, self._base):
+            return
         if unpack_problem(csv_file) is not None:
             return
         note = not_inspected(csv_file)
@@ -167,6 +199,19 @@ class _Inspection:
         limit_bytes = max(self._settings.budget_bytes, _MINIMUM_BYTES)
         self.text = CsvTextReader(Content(read_at, csv_file, limit_bytes).read, limit_bytes)
         self._inspect_text(self.text)
+
+    def _fits_program(self, csv_file: FileHeader, base: bytes) -> bool:
+        """Tell whether the service of cQube 5 can unpack and find the CSV; report why not."""
+        wanted = base.removesuffix(b".zip") + b".csv"
+        if csv_file.name != wanted:
+            name = wanted.decode(errors="replace")
+            self.findings.append(finding(Code.CSV_NAME, name, quoted(shown_name(csv_file))))
+        # What libraries of Node.js unpack.
+        if csv_file.method not in _PROGRAM_METHODS and unpack_problem(csv_file) is None:
+            expected, found = Text("deflate, or no compression"), f"method {csv_file.method}"
+            self.findings.append(finding(Code.UNREADABLE_ZIP, expected, found))
+            return False
+        return True
 
     def _inspect_text(self, text: CsvTextReader) -> None:
         blocks = text.blocks()
@@ -178,6 +223,8 @@ class _Inspection:
         first = 1 + len(block) - len(text_bytes)
         line, _, rest = text_bytes.partition(b"\n")
         blocks = chain([rest], blocks)
+        if self._base is not None and (wrong := _other_delimiter(line)):
+            self.findings.append(finding(Code.WRONG_DELIMITER, Text(", (comma)"), wrong))
         try:
             header = check_header(
                 line.decode(),
@@ -225,3 +272,10 @@ class _Inspection:
         if text.whole and text.valid:
             expected = Text("a header and at least one record")
             self.findings.append(finding(Code.NO_RECORDS, expected, found))
+
+
+def _other_delimiter(line: bytes) -> str | None:
+    """Return what separates the columns of a header without a comma; None for one column."""
+    if b"," in line:
+        return None
+    return next((name for mark, name in _DELIMITERS.items() if mark in line), None)

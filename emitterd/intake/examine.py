@@ -9,7 +9,7 @@ import structlog
 
 from emitterd import heartbeat
 from emitterd.codes import Code
-from emitterd.datasets.findings import Finding, fatal
+from emitterd.datasets.findings import Finding, blocking, fatal
 from emitterd.datasets.inspection import Inspector
 from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.datasets.zip_members import check_content
@@ -28,6 +28,10 @@ from emitterd.translation.text import Text
 
 MAX_BYTES = 5 * 1024**3
 """The largest object that one POST can make: Amazon S3, "POST Object"."""
+
+PROGRAM_MAX_BYTES = 1024**3
+"""So much of the content of a zip for cQube 5 is unpacked, to compare its checksum: a small zip may
+unpack to any size."""
 
 INSPECTED_MAX = 1000
 """How many inspections are remembered of files that wait for their admission."""
@@ -211,12 +215,17 @@ class Examiner:
             heartbeat.record()
             return read(offset, count)
 
-        inspector = self.rules.inspector
+        inspector, settings = self.rules.inspector, self.rules.inspector.settings
         findings: tuple[Finding, ...] = ()
-        if lease is LeaseState.NONE:
-            check_content(read_alive, seen.size_bytes, inspector.settings.budget_bytes)
-        if self.rules.findings != "off":
+        if settings.programs:
+            # A damaged zip ends the service of cQube 5.
+            check_content(read_alive, seen.size_bytes, PROGRAM_MAX_BYTES)
+        elif lease is LeaseState.NONE:
+            check_content(read_alive, seen.size_bytes, settings.budget_bytes)
+        if settings.programs or self.rules.findings != "off":
             findings = inspector.report(path, read_alive, seen.size_bytes).findings
+        if self.rules.findings == "off":
+            findings = tuple(blocking(findings))
         if len(self._inspected) >= INSPECTED_MAX:
             self._inspected.clear()
         self._inspected[path] = seen, findings
@@ -225,6 +234,8 @@ class Examiner:
     def _check(self, seen: Fingerprint, findings: tuple[Finding, ...]) -> DeliveryError | None:
         if seen.size_bytes > MAX_BYTES:
             return _rejection(Code.TOO_LARGE, f"it has {seen.size_bytes} bytes")
+        if blocked := blocking(findings):
+            return _rejection(blocked[0].code, "; ".join(map(str, blocked)))
         if self.rules.findings == "enforce" and fatal(findings):
             return _rejection(Code.CATALOGUE, "; ".join(map(str, findings)))
         return None

@@ -75,7 +75,7 @@ class Components:
         self.wake_up = WakeUp()
         self.uploads = UploadTracker()
         self._observer = observer or self.uploads
-        self.inspector = load_inspector(config.spool)
+        self.inspector = load_inspector(config.spool, programs=config.emission.takes_programs)
         self.spool = Spool(config.spool.directory)
         self.spool.trusts_leases = config.spool.completion == "auto"
         self.http_client = open_http_client(config, self.shutdown)

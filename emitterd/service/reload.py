@@ -93,7 +93,9 @@ def reload(components: Components) -> None:
     try:
         read = load(before.source, os.environ, awaits_folder=True)
         after = change(before, read)
-        inspector = load_inspector(after.effective.spool)
+        inspector = load_inspector(
+            after.effective.spool, programs=after.effective.emission.takes_programs
+        )
         tls = _load_tls(after.effective)
         _open_log(after.effective.log)
     except ConfigError as error:

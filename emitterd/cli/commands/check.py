@@ -48,7 +48,7 @@ def check(config: Path | None, *, online: bool, verbose: bool, as_json: bool) ->
     try:
         settings = load(path, os.environ)
         act_as_owner(settings.journal.path)
-        load_inspector(settings.spool)
+        load_inspector(settings.spool, programs=settings.emission.takes_programs)
     except ConfigError as error:
         if not as_json:
             raise

@@ -15,6 +15,7 @@ from emitterd.codes import Code
 from emitterd.config.settings import SpoolSettings, load_part
 from emitterd.config.sources import find
 from emitterd.datasets.catalogue import Catalogue, near
+from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.inspection import Inspector, Report, load_inspector
 from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.errors import ConfigError, FileError
@@ -38,10 +39,10 @@ def inspect_files(
     files: Sequence[Path], config: Path | None, dataset: str | None, *, full: bool, as_json: bool
 ) -> int:
     """Inspect files; return 1 where the server would lose a whole file."""
-    settings = _settings(config)
+    settings, programs = _settings(config, files)
     if full:
         settings = replace(settings, inspection_budget_bytes=FULL_BYTES)
-    inspector = load_inspector(settings)
+    inspector = load_inspector(settings, programs=programs)
     titles = [known.title for known in inspector.catalogue.datasets]
     if dataset is not None and dataset not in titles:
         nearest = near(dataset, titles)
@@ -86,17 +87,27 @@ def _extent(record: dict[str, Any]) -> str:
     return f"{columns}, rows of the first {read} (--full for all)"
 
 
-def _settings(config: Path | None) -> SpoolSettings:
+def _settings(config: Path | None, files: Sequence[Path]) -> tuple[SpoolSettings, bool]:
+    """Return the settings, and whether the server is cQube 5.
+
+    Without a configuration the names of the files tell.
+    """
     try:
         source = find(config, os.environ)
     except ConfigError:
         if config is not None or "EMITTERD_CONFIG" in os.environ:
             raise
-        return SpoolSettings(directory=_NO_FOLDER)
+        return SpoolSettings(directory=_NO_FOLDER), _are_programs(files)
     if config is None and not os.access(source, os.R_OK):
         # People who only make files may not read the configuration of the service.
-        return SpoolSettings(directory=_NO_FOLDER)
-    return load_part(source, os.environ, "spool").spool
+        return SpoolSettings(directory=_NO_FOLDER), _are_programs(files)
+    settings = load_part(source, os.environ, "spool", "emission.protocol")
+    return settings.spool, settings.emission.takes_programs
+
+
+def _are_programs(files: Sequence[Path]) -> bool:
+    catalogue = load_catalogue(programs=True)
+    return all(catalogue.guess(file.name) for file in files)
 
 
 def _inspect(

@@ -147,7 +147,7 @@ def _batches(
 def _read_all(
     settings: Config, wanted: Wanted, exact: Collection[bytes]
 ) -> Iterator[MarkedFile | OperationResult]:
-    inspector = load_inspector(settings.spool)
+    inspector = load_inspector(settings.spool, programs=settings.emission.takes_programs)
     with open_sources_of(settings) as (status_reader, _):
         for status in survey(status_reader, lambda path, stat: wanted(path, stat.st_mtime)):
             ended = status.state in {FolderState.IGNORED, State.DELIVERED}

@@ -202,8 +202,11 @@ def datasets(config: Path | None, *, as_json: bool) -> int:
     """Print when files of each dataset last came, and when the next are due."""
     from emitterd.datasets.catalogue_file import load_catalogue
 
-    settings = load_as_owner(config, "journal", "spool", "datasets")
-    titles = [item.title for item in load_catalogue(settings.spool.catalogue_file).datasets]
+    settings = load_as_owner(config, "journal", "spool", "datasets", "emission.protocol")
+    catalogue = load_catalogue(
+        settings.spool.catalogue_file, programs=settings.emission.takes_programs
+    )
+    titles = [item.title for item in catalogue.datasets]
     with JournalReader(settings.journal.path) as reader:
         queue, now = queue_status(reader), time.time()
     arrivals, since = queue.arrivals, queue.expected_since
