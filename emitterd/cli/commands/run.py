@@ -18,6 +18,10 @@ from emitterd.service.logging import configure, show_on_terminal
 from emitterd.text import count, shown
 from emitterd.units import format_duration, format_size
 
+SWITCH_S = 0.0005
+"""How long a thread may hold the interpreter while others wait. By default it is 5 ms: an upload
+would wait that long at each step while a page is made. Measured: docs/performance.md."""
+
 
 def run(config: Path | None) -> int:
     """Watch and deliver until a signal."""
@@ -25,6 +29,7 @@ def run(config: Path | None) -> int:
     settings = load(find(config, os.environ), os.environ, awaits_folder=True)
     act_as_owner(settings.journal.path)
     _configure_log(settings)
+    sys.setswitchinterval(SWITCH_S)
     return Daemon(settings).run()
 
 
