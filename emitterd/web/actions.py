@@ -53,16 +53,22 @@ def seen(spool: Spool, path: bytes) -> str:
 
 
 def offered(
-    state: State | FolderState, error: str | None = None, *, is_there: bool = True
+    state: State | FolderState,
+    error: str | None = None,
+    *,
+    is_there: bool = True,
+    is_moved: bool = False,
 ) -> list[Operation]:
     """Return the operations that change a file in this state.
 
-    `error`: the code of what is wrong with it. `is_there`: whether it is in the folder.
+    `error`: the code of what is wrong with it. `is_there`: whether it is in the folder; `is_moved`:
+    whether emitterd has moved it to another one.
     """
     operations = [
         operation
         for operation, verbs in VERBS.items()
         if any(state in TRANSITIONS[verb][0] for verb in verbs)
+        and not (is_moved and operation is Operation.RETRY)
     ]
     complete = {State.QUEUED, State.DEFERRED, State.HELD, State.REJECTED, FolderState.NEW}
     if is_there and state in complete and error != Code.INCOMPLETE:

@@ -243,7 +243,12 @@ class FilesPage:
             shown=SHOWN,
             all_versions=address("files", {"q": asked}),
             note=self.note(path, shown, explanation.state),
-            offered=offered(explanation.state, explanation.error, is_there=bool(shown)),
+            offered=offered(
+                explanation.state,
+                explanation.error,
+                is_there=bool(shown),
+                is_moved="moved_to" in explanation.current,
+            ),
             seen=shown,
         )
 

@@ -120,7 +120,7 @@ _SIDE = """(select json_object('state', state, 'rows', json(coalesce(rows, '{}')
 
 
 def _query(state: State, at: str, order: str, condition: str = "") -> str:
-    return f"""select id, path, bytes, {at}, error, reason, findings, {_SIDE} from entry
+    return f"""select id, path, bytes, {at}, error, reason, findings, {_SIDE}, moved_to from entry
         where state = '{state}' {condition} order by {order} limit {SHOWN}"""  # noqa: S608  names are ours
 
 
@@ -129,7 +129,7 @@ _LISTS: Mapping[State, str] = {
     State.DEFERRED: _query(State.DEFERRED, "due_at", "due_at"),
     State.HELD: _query(State.HELD, "changed_at", "changed_at desc"),
     State.REJECTED: f"""
-        select id, path, bytes, changed_at, error, reason, findings, null from (
+        select id, path, bytes, changed_at, error, reason, findings, null, moved_to from (
             select * from entry where state = 'rejected'
             order by changed_at desc limit {LATEST_REJECTED}) entry
         where forgotten_at is null and not {SUPERSEDED}
@@ -159,6 +159,8 @@ class Item:
     findings: tuple[Mapping[str, str], ...]
     server: str
     """What the server made of it, in a word; empty if it is not tracked."""
+    moved_to: str
+    """Where the file was moved; empty if it stays in the folder."""
 
     @property
     def fatal(self) -> bool:
@@ -173,9 +175,19 @@ def read_lists(read: Read) -> dict[State, list[Item]]:
 
 def _item(row: Row) -> Item:
     findings: list[dict[str, Any]] = json.loads(row[6] or "[]")
-    id_, path, size_bytes, at, error, reason, _, side = row
+    id_, path, size_bytes, at, error, reason, _, side, moved_to = row
     server = word(json.loads(side) if side else None)
-    return Item(id_, display(path), size_bytes, at, error, reason, tuple(findings), server)
+    return Item(
+        id_,
+        display(path),
+        size_bytes,
+        at,
+        error,
+        reason,
+        tuple(findings),
+        server,
+        display(moved_to) if moved_to else "",
+    )
 
 
 _SUM = """select count(*), coalesce(sum(bytes), 0) from entry

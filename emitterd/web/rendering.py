@@ -151,7 +151,8 @@ def file_address(path: str) -> str:
     """Return the address of the page of a file."""
     # With `exact` it is not read as a person may have typed or copied it.
     raw = path.raw if isinstance(path, ShownPath) else path.encode("utf-8", "surrogateescape")
-    exact = "&exact=1" if raw != raw.strip() or b"\\" in raw else ""
+    text = raw.decode("utf-8", "surrogateescape")
+    exact = "&exact=1" if text != text.strip() or "\\" in text else ""
     return f"explain?path={quote(raw)}{exact if isinstance(path, ShownPath) else ''}"
 
 
@@ -337,7 +338,10 @@ class Answers:
     def show(self, request: Request) -> Response:
         """Return the answer that an address names; the overview if it is no longer kept."""
         answer = self._answers.get(parameters(request).get("name", ""))
-        if answer is None or answer.user != request.state.viewer.name:
+        user = request.state.viewer.name
+        # A visitor may have logged in to do what was refused. A login form is of no use then.
+        of_visitor = answer and answer.user is None and answer.template != "login.html"
+        if answer is None or (answer.user != user and not of_visitor):
             return redirect("")
         return page(request, answer.template, **answer.values)
 

@@ -5,7 +5,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 import pytest
 from structlog.testing import capture_logs
@@ -25,7 +25,7 @@ from emitterd.web.access.users import Role
 from emitterd.web.actions import offered, seen
 from emitterd.web.rendering import ANSWERS_MAX
 from support.page import HOSTILE, Desk
-from support.visitors import ServedPage, Visitor, make_user, serve_page, write_users
+from support.visitors import PASSWORD, ServedPage, Visitor, make_user, serve_page, write_users
 from support.waiting import wait_until
 
 FILE = "pat/marks.zip"
@@ -261,6 +261,43 @@ def test_an_answer_can_be_read_in_the_other_language(site: ServedPage, asha: Vis
     assert f'value="{back}"' in again.text
     assert site.browser().get(led.location[1:]).location == "./"
     assert asha.get("/answer?name=x").location == "./"
+
+
+def test_a_visitor_who_logs_in_finds_the_way_back(site: ServedPage) -> None:
+    """The answer to what was refused leads to the login, and on to the file."""
+    drop(site)
+    browser = site.browser()
+    browser.get("/login")
+    answer = browser.act("hold", FILE)
+    [target] = re.findall(r'href="login\?next=([^"]*)"', answer.text)
+    led = browser.log_in(next=unquote(target)).location
+    assert re.fullmatch(r"\./answer\?name=.+", led)
+    assert f'<a href="explain?path={FILE}">Back to the file</a>' in browser.get(led[1:]).text
+
+
+def test_a_wrong_login_can_be_read_in_the_other_language(site: ServedPage) -> None:
+    """The form stays one that logs in; afterwards it is of no use."""
+    browser = site.browser()
+    answer = browser.log_in(password="wrong")
+    [back] = re.findall(r'name="back" value="(answer[^"]*)"', answer.text)
+    again = browser.get(f"/{back}")
+    assert "The name or the password is wrong." in again.text
+    form = {"form_token": again.token, "name": "asha", "password": PASSWORD}
+    assert browser.post("/login", form).status == 303
+    assert browser.get(f"/{back}").location == "./"
+
+
+def test_a_file_that_was_moved_away_is_not_offered_to_be_tried_again(
+    site: ServedPage, asha: Visitor
+) -> None:
+    """It would be refused: the file must be put back first."""
+    site.desk.reject(FILE.encode())
+    assert "retry" in asha.get(f"/explain?path={FILE}").operations
+    sql = "update entry set moved_to = ?"
+    site.desk.journal.write(lambda writer: writer.execute(sql, (b"/srv/rejected/marks.zip",)))
+    assert "retry" not in asha.get(f"/explain?path={FILE}").operations
+    assert asha.get("/").operations == set()
+    assert "it was moved to" in asha.act("retry", FILE).text.lower()
 
 
 def test_few_answers_are_kept(asha: Visitor) -> None:

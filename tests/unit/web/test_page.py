@@ -482,6 +482,18 @@ def test_a_page_with_a_form_is_not_called_read_only(
     assert ("This page is read-only." in desk.ask(path).document.words) is is_said
 
 
+def test_files_that_were_only_marked_are_not_denied(desk: Desk) -> None:
+    """The figures count them, and the list says why it has none."""
+    desk.admit(NAME)
+    desk.deliver()
+    assert "Delivered last" in desk.ask("/").document.words
+    sql = "update entry set delivered_at = null, confirmation = 'marked'"
+    desk.journal.write(lambda writer: writer.execute(sql))
+    words = desk.ask("/").document.words
+    assert "emitterd has sent no file yet. Operators have marked files as delivered:" in words
+    assert "Nothing has been delivered yet." not in words
+
+
 def test_phrases() -> None:
     """Counts agree with their noun, shares are never over the whole."""
     assert [count(item, "file") for item in (0, 1, 12_000)] == ["0 files", "1 file", "12,000 files"]
