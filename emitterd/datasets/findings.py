@@ -39,12 +39,12 @@ class Loss(StrEnum):
 _QUOTED_MAX = 60
 _TEXT_MAX = 1000
 
-_UNREAD = Text("the object stays in the bucket, unread, and nobody is told")
+_UNREAD = Text("the server never reads the object, and reports no error")
 _SENTENCES = {
     Loss.SERVICE: Text(
         "emitterd never sends it: the service of cQube 5 would stop, or process nothing"
     ),
-    Loss.FILE: Text("the server deletes the object, drops the whole file, and tells nobody"),
+    Loss.FILE: Text("the server deletes the object, drops the whole file, and reports no error"),
     Loss.ROW: Text("the server drops these rows and loads the others"),
     Loss.VALUE: Text("the server loads these rows with missing or changed values"),
     Loss.NOTHING: Text("the server loads all rows"),

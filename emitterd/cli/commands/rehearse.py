@@ -20,7 +20,7 @@ from emitterd.text import shown
 INTRODUCTION = """\
 The practice server listens on {url}.
 Its files are in {folder}.
-Put these lines in place of the section emission in emitter.yaml:
+Put these lines instead of the section emission in emitter.yaml:
 """
 
 
