@@ -485,7 +485,7 @@ def notify_test(config: Path | None) -> int:
     " /etc/emitterd/*.yaml need. uninstall: remove the service, keep all data.",
 )
 def service(action: str) -> int:
-    """Install, prepare or remove the service of systemd."""
+    """Install, prepare or remove the systemd service."""
     from emitterd.cli.setup import machine, service
 
     actions = {"install": service.install, "setup": machine.setup, "uninstall": service.uninstall}
@@ -552,7 +552,7 @@ def rehearse(
     faults: bool,
     **options: Any,  # noqa: ANN401  as given
 ) -> int:
-    """Run a local emission server for practice, with faults on request."""
+    """Run a practice server on this machine, with faults on request."""
     from emitterd.cli.commands import rehearse
     from emitterd.rehearsal.faults import FaultList, kinds_of
 
