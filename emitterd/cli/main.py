@@ -415,11 +415,25 @@ def inspect(
     help="What client.py has sent already: all, none, a time such as 2026-11-24 (files last"
     " changed before it), or a pattern. Default: ask.",
 )
+@click.option(
+    "--protocol",
+    type=click.Choice(["emission", "ingestion"]),
+    default="emission",
+    show_default=True,
+    help="The protocol of the server: emission for cQube 1.0 to 4.1, ingestion for cQube 5.",
+)
 def init(
-    directory: Path | None, from_client: Path | None, output: Path | None, sent: str | None
+    directory: Path | None,
+    from_client: Path | None,
+    output: Path | None,
+    sent: str | None,
+    protocol: str,
 ) -> int:
     """Create the watched folder, its dataset folders and a configuration."""
+    programs = protocol == "ingestion"
     if from_client is not None:
+        if programs:
+            raise click.UsageError("client.py cannot send to cQube 5: leave --from-client out")
         from emitterd.cli.setup import migration
 
         return migration.init_from_client(directory, output, from_client, sent)
@@ -429,7 +443,8 @@ def init(
     if directory is None or sent is not None:
         raise click.UsageError("give the folder to watch: emitterd init /srv/cqube_emission")
     client = UpstreamConfig()
-    return installation.init(directory, output or Path("emitter.yaml"), client)
+    output = output or Path("emitter.yaml")
+    return installation.init(directory, output, client, programs=programs)
 
 
 @command.command(group="set up", examples=["check", "check --online"])

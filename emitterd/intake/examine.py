@@ -235,7 +235,9 @@ class Examiner:
         if seen.size_bytes > MAX_BYTES:
             return _rejection(Code.TOO_LARGE, f"it has {seen.size_bytes} bytes")
         if blocked := blocking(findings):
-            return _rejection(blocked[0].code, "; ".join(map(str, blocked)))
+            first, *others = blocked
+            problem = f"expected {first.expected}, found {first.found}"
+            return _rejection(first.code, "; ".join([problem, *map(str, others)]))
         if self.rules.findings == "enforce" and fatal(findings):
             return _rejection(Code.CATALOGUE, "; ".join(map(str, findings)))
         return None

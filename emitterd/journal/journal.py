@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from emitterd.codes import Code
 from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, IllegalTransition, JournalFull
@@ -288,6 +289,7 @@ class Journal(Database):
         Also record what the server made of the file, if the receipt says so.
         """
         values = asdict(receipt) | {
+            "etag": receipt.etag or None,
             "confirmation": Confirmation.FOUND if receipt.confirmed else None,
             "server": self._server,
             "duration_s": duration_s,
@@ -338,6 +340,22 @@ class Journal(Database):
         self._change_state(Verb.WITHDRAW, entry, _WITHDRAW, _reason(error))
         reach(Point.WITHDRAWN)
         self._ended(State.WITHDRAWN, entry)
+
+    def withdraw_waiting(self, reason: str) -> list[bytes]:
+        """Withdraw every entry that waits, so that its file is examined again; return the paths."""
+
+        def work(connection: sqlite3.Connection) -> list[Any]:
+            sql = "select id, path, bytes from entry where state in ('queued', 'deferred')"
+            waiting = connection.execute(sql).fetchall()
+            for entry_id, *_ in waiting:
+                values = {"error": None, "reason": reason}
+                change_state(connection, Verb.WITHDRAW, entry_id, _WITHDRAW, values)
+            return waiting
+
+        waiting = self.write(work, may_use_reserve=True)
+        for _, path, size_bytes in waiting:
+            self.on_ended(State.WITHDRAWN, path, size_bytes)
+        return [path for _, path, _ in waiting]
 
     def _change_state(
         self,

@@ -11,6 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import structlog
+
 from emitterd.client.emission import EmissionClient
 from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.protocols import open_client
@@ -34,13 +36,14 @@ from emitterd.intake.file_status import FileStatusReader, Latest
 from emitterd.intake.loop import Intake, Sweep
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operations
-from emitterd.model import State
+from emitterd.model import State, WireProtocol
 from emitterd.monitoring.health import HealthMonitor
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
 from emitterd.spool.watcher import WatchKeeper
+from emitterd.text import display
 from emitterd.tracking.tracker import ServerTracker
 
 if TYPE_CHECKING:
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from emitterd.web.access.users import UsersFile
     from emitterd.web.actions import Apply
     from emitterd.web.http_server import HttpServer
+
+log = structlog.get_logger()
 
 REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 """Failures that other credentials may end."""
@@ -87,6 +92,7 @@ class Components:
         self.metrics = None if config.web.listen is None else self._count_results()
         self.operations = Operations(self.journal, self.shutdown)
         self._emission = open_emission(config, self.http_client, self.shutdown, self.journal)
+        self._examine_again_for(config.emission.protocol)
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
         rules = _rules(config, self.inspector)
         self.disposal = Disposal(self.spool, self.journal, rules.disposal)
@@ -102,6 +108,16 @@ class Components:
         )
         self.intake.expects_events = not self.watch_keeper.polling
         self.health = self._health_monitor()
+
+    def _examine_again_for(self, protocol: WireProtocol) -> None:
+        """Examine what waits again if it was admitted for a server of another protocol."""
+        former = self.journal.read_fact("protocol") or "emission"
+        if former == protocol:
+            return
+        reason = f"emission.protocol is {protocol} now: the file is checked again"
+        for path in self.journal.withdraw_waiting(reason):
+            log.info("file.withdrawn", path=display(path), reason=reason)
+        self.journal.save_fact("protocol", protocol)
 
     def _health_monitor(self) -> HealthMonitor:
         return HealthMonitor(

@@ -17,6 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from emitterd.datasets.catalogue import Catalogue
+from emitterd.datasets.findings import Loss
 from emitterd.datasets.inspection import Inspector
 from emitterd.datasets.inspection_process import (
     BUDGET_MAX_BYTES,
@@ -185,7 +186,9 @@ class InspectionPage:
             async with self._turn(request):
                 record = await self._report(request, inspector, path, received)
         renamed = path.rpartition(b"/")[2] != form.name
-        result = {"chosen": form.title, "renamed": renamed, "enforces": self._enforces()}
+        findings = record.get("findings", [])
+        enforces = self._enforces() or any(item["loses"] == Loss.SERVICE for item in findings)
+        result = {"chosen": form.title, "renamed": renamed, "enforces": enforces}
         result |= {"name": display(form.name), "path": display(path)} | record
         return self._answer(request, result=result, name=result["name"])
 

@@ -23,37 +23,47 @@ from emitterd.spool.files import sync
 from emitterd.text import count, printable, shown
 
 _PLAIN = re.compile(r"(https?:/)?/[\w./-]*[\w/]", re.ASCII)
+_INGESTION_URL = "https://cqube.example.org/api/ingestion"
 _SYSTEM = Path("/etc")
 """A configuration below this folder is for a service, which runs as another user."""
 
 
-def init(directory: Path, output: Path, client: UpstreamConfig) -> int:
-    """Create an installation, and print the next steps; return the exit code."""
+def init(directory: Path, output: Path, client: UpstreamConfig, *, programs: bool = False) -> int:
+    """Create an installation, and print the next steps; return the exit code.
+
+    `programs`: for cQube 5.
+    """
     directory, output = directory.absolute(), output.absolute()
-    folders = dataset_folders()
-    made = lay_out(directory, output, folders, client)
+    folders = dataset_folders(programs=programs)
+    made = lay_out(directory, output, folders, client, programs=programs)
     datasets = [path for path in made if path.parent == directory]
     say(*(f"created {shown(path)}" for path in made if path not in datasets))
     if datasets:
         say(f"created {count(len(datasets), 'dataset folder')} in {shown(directory)}")
     say("next:")
-    for number, step in enumerate(next_steps(directory, output, client), 1):
+    for number, step in enumerate(next_steps(directory, output, client, programs=programs), 1):
         say(f"  {number}. {step}")
     return DONE
 
 
-def dataset_folders() -> list[str]:
-    """Return the names of the dataset folders."""
-    return list(dict.fromkeys(dataset.folder for dataset in load_catalogue().datasets))
+def dataset_folders(*, programs: bool = False) -> list[str]:
+    """Return the names of the dataset folders; `programs`: of cQube 5."""
+    datasets = load_catalogue(programs=programs).datasets
+    return list(dict.fromkeys(dataset.folder for dataset in datasets))
 
 
 def lay_out(
-    directory: Path, output: Path, datasets: Iterable[str], client: UpstreamConfig
+    directory: Path,
+    output: Path,
+    datasets: Iterable[str],
+    client: UpstreamConfig,
+    *,
+    programs: bool = False,
 ) -> list[Path]:
     """Make the watched folder with its dataset folders, and a configuration for it.
 
-    The paths are absolute. Returns what was made, `output` last. Raises `ConfigError` at the first
-    step that fails.
+    `programs`: for cQube 5. The paths are absolute. Returns what was made, `output` last. Raises
+    `ConfigError` at the first step that fails.
     """
     made: list[Path] = []
     path = directory
@@ -70,7 +80,7 @@ def lay_out(
         if secret and _make_secret(path, secret):
             made.append(path)
         path = output
-        _create(path, configuration(directory, output, client), 0o666)
+        _create(path, configuration(directory, output, client, programs=programs), 0o666)
         return [*made, path]
     except ValueProblem as error:
         problem = error.at(shown(path))
@@ -109,9 +119,15 @@ def _create(path: Path, text: str, mode: int) -> None:
     sync(path.parent)
 
 
-def configuration(directory: Path, output: Path, client: UpstreamConfig) -> str:
+def configuration(
+    directory: Path, output: Path, client: UpstreamConfig, *, programs: bool = False
+) -> str:
     """Return the text of the configuration `output` for a watched folder."""
-    return fill(shipped(), _settings(directory, output, client))
+    settings = _settings(directory, output, client)
+    if programs:
+        settings |= {"protocol": "ingestion", "url": _INGESTION_URL}
+        settings |= dict.fromkeys(("username", "password_file"))
+    return fill(shipped(), settings)
 
 
 def replace_file(path: Path, text: str, mode: int, owner: tuple[int, int]) -> None:
@@ -156,17 +172,24 @@ def _settings(directory: Path, output: Path, client: UpstreamConfig) -> dict[str
     return settings
 
 
-def next_steps(directory: Path, output: Path, client: UpstreamConfig) -> Iterator[str]:
+def next_steps(
+    directory: Path, output: Path, client: UpstreamConfig, *, programs: bool = False
+) -> Iterator[str]:
     """Yield the next steps for the user after `lay_out`, each on one line."""
-    secret = secret_file(output, client)
+    secret = output.with_name("api-key") if programs else secret_file(output, client)
     if not client.url:
         yield f"set emission.url in {shown(output)}"
-    if not client.api_key and not client.username:
+    if programs:
+        yield (
+            "only if a gateway in front of cQube 5 asks for a token:"
+            f" emitterd set-api-key -c {_quoted(output)}"
+        )
+    elif not client.api_key and not client.username:
         yield (
             f"set emission.username in {shown(output)}; for cQube 1.7 and later store an API"
             f" key instead: emitterd set-api-key -c {_quoted(output)}"
         )
-    if not os.path.lexists(secret):
+    if not programs and not os.path.lexists(secret):
         yield f"store the password: emitterd set-password -c {_quoted(output)}"
     yield (
         "allow a group to drop files:"
@@ -174,10 +197,9 @@ def next_steps(directory: Path, output: Path, client: UpstreamConfig) -> Iterato
         " -exec chmod 2770 {} +"
     )
     if inside(output, _SYSTEM) is not None:
-        yield (
-            "let the service read its own files: chown emitterd"
-            f" {_quoted(output)} {_quoted(secret)}"
-        )
+        files = [output] if programs and not os.path.lexists(secret) else [output, secret]
+        names = " ".join(map(_quoted, files))
+        yield f"let the service read its own files: chown emitterd {names}"
     if client.file_path:
         yield (
             "remove client.py from cron: it would send everything once more; then mark what it has"

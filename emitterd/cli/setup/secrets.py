@@ -41,6 +41,9 @@ def set_secret(config: Path | None, name: str) -> int:
     source = find(config, os.environ)
     settings = load_part(source, os.environ, "emission", "journal")
     emission = settings.emission
+    if name == "password" and emission.takes_programs:
+        message = "cQube 5 has no users; if a gateway asks for a token: emitterd set-api-key"
+        raise click.ClickException(message)
     named: Path | None = getattr(emission, f"{name}_file")
     file = named or default_file(source.absolute(), name)
     others = [key for key in _OTHERS[name] if getattr(emission, key) is not None]

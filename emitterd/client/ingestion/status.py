@@ -55,7 +55,11 @@ class UploadStatus:
 
     def error(self) -> DeliveryError:
         """Return what a final status without processed rows means."""
-        counts = f"total {self.total}, processed {self.processed}, errors {self.failed}"
+        total, processed, failed = (
+            "none" if count is None else count
+            for count in (self.total, self.processed, self.failed)
+        )
+        counts = f"total {total}, processed {processed}, errors {failed}"
         if self.state != _UPLOADED:
             reason = f"the file's status is {self.state}, {counts}"
             code, decision = Code.PROCESSING_FAILED, Decision.REFUSE

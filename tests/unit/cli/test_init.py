@@ -13,7 +13,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import NOBODY, Python, SmallDisk
-from emitterd.cli.setup.init import _create, _settings, lay_out, next_steps, shipped
+from emitterd.cli.setup.init import (
+    _create,
+    _settings,
+    dataset_folders,
+    lay_out,
+    next_steps,
+    shipped,
+)
 from emitterd.config import settings as config
 from emitterd.config.settings import Config
 from emitterd.config.upstream_config import UpstreamConfig, read_upstream_config
@@ -445,3 +452,20 @@ def test_a_user_without_permission_gets_a_remedy(
 
     assert line.startswith("/")
     assert line.endswith(" cannot be made: Permission denied correct it, and run init again")
+
+
+def test_it_lays_out_an_installation_for_cqube_5(tmp_path: Path) -> None:
+    """One folder for programs; the configuration needs no user and loads as it is."""
+    drop, output = tmp_path / "drop", tmp_path / "emitter.yaml"
+    folders = dataset_folders(programs=True)
+    assert folders == ["programs"]
+    made = lay_out(drop, output, folders, NOBODY_YET, programs=True)
+
+    assert made == [drop, drop / "programs", output]
+    emission = config.load(output, {}).emission
+    assert (emission.protocol, emission.username) == ("ingestion", None)
+    assert emission.url.endswith("/api/ingestion")
+    steps = list(next_steps(drop, output, NOBODY_YET, programs=True))
+    assert steps[0].startswith("set emission.url")
+    assert "emitterd set-api-key" in steps[1]
+    assert not any("password" in step for step in steps)

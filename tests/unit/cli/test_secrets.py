@@ -173,3 +173,17 @@ def test_without_a_file_in_the_configuration_the_output_names_the_key(tmp_path: 
 
     assert (tmp_path / "password").read_text() == f"{SECRET}\n"
     assert f"set emission.password_file: password in {config}" in done.stdout
+
+
+def test_cqube_5_has_no_password(tmp_path: Path) -> None:
+    """`set-password` stores nothing, and names `set-api-key`; that one stores the token."""
+    config = configure(tmp_path, "protocol: ingestion")
+    done = piped("set-password", config, f"{SECRET}\n")
+    assert done.returncode == 1
+    assert "emitterd set-api-key" in done.stderr
+    assert not list((tmp_path / "secret").iterdir())
+
+    done = piped("set-api-key", config, f"{SECRET}\n")
+    assert done.returncode == 0
+    assert (tmp_path / "api-key").read_text() == f"{SECRET}\n"
+    assert "set emission.api_key_file: api-key" in done.stdout

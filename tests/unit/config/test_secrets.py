@@ -269,3 +269,23 @@ def test_a_fifo_for_a_secret_does_not_hang(folder: Folder) -> None:
     os.mkfifo(folder.root / "pipe", 0o600)
     (problem,) = folder.problems("api_key_file: pipe")
     assert problem.message == "is not a regular file"
+
+
+def test_cqube_5_needs_no_secret(folder: Folder) -> None:
+    """Without a token emitterd asks the server for one; a configured one goes first."""
+    assert revealed(folder.load("protocol: ingestion")) == (None, None)
+    with_token = folder.load("protocol: ingestion", "api_key_file: secret")
+    assert revealed(with_token) == (None, SECRET)
+
+
+def test_cqube_5_has_no_users_and_one_scheme(folder: Folder) -> None:
+    """User name, password and another scheme are problems, each with a remedy."""
+    problems = folder.problems(
+        "protocol: ingestion", "username: emission", "password_file: secret", "token_scheme: JWT"
+    )
+    assert [problem.key for problem in problems] == [
+        "emission.username",
+        "emission.password_file",
+        "emission.token_scheme",
+    ]
+    assert all("remove it" in problem.remedy for problem in problems)
