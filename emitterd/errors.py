@@ -184,7 +184,11 @@ class Decision(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where an attempt is on its way to the bucket."""
+    """Where an attempt is on its way to the bucket.
+
+    With cQube 5, `GRANT` is the question for the status of the last upload, and `BUCKET` the upload
+    to the service.
+    """
 
     LOGIN = "login"
     GRANT = "grant"

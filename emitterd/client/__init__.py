@@ -1,4 +1,7 @@
-"""The emission API and the S3 bucket over HTTP.
+"""The emission API and the S3 bucket, or the ingestion service of cQube 5, over HTTP.
+
+`emission` is the interface for all code above; `presigned` and `ingestion` are its two
+implementations, and `protocols` chooses one.
 
 Contains everything that sends to the network or reads from it. It may import `spool`, `datasets`
 and the modules at the top of `emitterd`. Main rule: one call is one attempt. The call returns, or

@@ -85,8 +85,7 @@ class Components:
         self.spool.trusts_leases = config.spool.completion == "auto"
         self.http_client = open_http_client(config, self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
-        backoff_max_s = config.delivery.backoff_max_s
-        self.journal = Journal(config.journal.path, backoff_max_s=backoff_max_s)
+        self.journal = Journal(config.journal.path, backoff_max_s=config.delivery.backoff_max_s)
         self.former_deliveries = self.journal.deliver_to(config.emission.url)
         """How many files were delivered to the server of a former configuration only."""
         self.metrics = None if config.web.listen is None else self._count_results()

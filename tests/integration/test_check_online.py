@@ -410,6 +410,20 @@ def test_words_of_the_server_forge_nothing(tmp_path: Path) -> None:
     assert r"\x1b[32mok\nbucket" in last.message
 
 
+def test_cqube_5(tmp_path: Path) -> None:
+    """The steps have the names of its protocol, a token is asked for, and nothing is uploaded."""
+    with RehearsalServer(tmp_path / "server", protocol="ingestion") as server:
+        config = configured(tmp_path, server.url, login="protocol: ingestion")
+        found = checked(config)
+        endpoints = [request.endpoint for request in server.requests]
+
+    assert {result.level for result in found} == {"ok"}
+    direct = ["connection", "TLS", "clock", "login", "file status"]
+    assert subjects(found) == [*direct, "upload connection", "upload TLS"]
+    assert endpoints[:2] == ["generatejwt", "file-status"]
+    assert not server.ingestion.files
+
+
 def test_an_api_key(tmp_path: Path) -> None:
     """With a key nobody logs in; the clock is compared at the grant."""
     with RehearsalServer(tmp_path / "server", api_key="key.of.cqube") as server:

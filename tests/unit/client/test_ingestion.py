@@ -10,6 +10,7 @@ import pytest
 
 from emitterd.client.ingestion.client import IngestionClient, Waits
 from emitterd.client.ingestion.status import parse, program_of
+from emitterd.client.responses import upload_error
 from emitterd.client.session import Credentials
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
@@ -347,6 +348,40 @@ def test_what_a_status_means(
     record = {"pid": "7", "file_status": status, **dict(zip(names, counts, strict=True))}
     read = parse(json.dumps({"response": record}).encode())
     assert (read.pid, read.final, read.good) == (7, final, good)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "decision", "code", "ambiguous"),
+    [
+        (200, b"<html>log in</html>", Decision.PAUSE, Code.MALFORMED_ANSWER, True),
+        (302, b"", Decision.PAUSE, Code.MALFORMED_ANSWER, False),
+        (400, b'{"message": "File is required"}', Decision.REFUSE, Code.REQUEST_REFUSED, False),
+        (
+            400,
+            b'{"message": "Schema doesn\'t exists for this program"}',
+            Decision.REFUSE,
+            Code.UNKNOWN_PROGRAM,
+            False,
+        ),
+        (401, b"", Decision.RENEW_TOKEN, Code.TOKEN_REFUSED, False),
+        (403, b"", Decision.PAUSE, Code.FORBIDDEN, False),
+        (404, b"", Decision.PAUSE, Code.NOT_AN_EMISSION_API, False),
+        (413, b"", Decision.REJECT, Code.BODY_REFUSED, False),
+        (429, b"", Decision.PAUSE, Code.RATE_LIMITED, False),
+        (500, b"", Decision.DEFER, Code.BUCKET_TROUBLE, True),
+        (502, b"", Decision.DEFER, Code.BUCKET_TROUBLE, True),
+        (503, b"", Decision.DEFER, Code.BUCKET_TROUBLE, False),
+    ],
+    ids=str,
+)
+def test_what_an_answer_to_an_upload_means(
+    status: int, body: bytes, decision: Decision, code: Code, *, ambiguous: bool
+) -> None:
+    """Each answer has its decision; only some leave open whether the service has the file."""
+    error = upload_error(status, {}, body)
+    assert error is not None
+    assert (error.decision, error.code, error.ambiguous) == (decision, code, ambiguous)
+    assert error.stage == "bucket"
 
 
 def test_the_program_is_the_name_of_the_zip() -> None:

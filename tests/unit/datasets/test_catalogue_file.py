@@ -75,7 +75,8 @@ def only_new(catalogue: Catalogue) -> Dataset:
 
 def test_the_example_of_the_manual_loads(load: Load) -> None:
     """The dataset of docs/catalogue.md is added with all its properties."""
-    (example,) = re.findall(r"```yaml\n(.*?)```", MANUAL.read_text(), re.DOTALL)
+    example, program = re.findall(r"```yaml\n(.*?)```", MANUAL.read_text(), re.DOTALL)
+    assert only_new(load(program)).title == "programs/attendance_daily"
     catalogue = load(example)
     columns = (
         *("student_id", "school_id", "textbook_name", "grade", "subject"),

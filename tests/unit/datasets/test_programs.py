@@ -93,6 +93,13 @@ def test_files_of_a_mac_beside_the_csv_do_not_matter() -> None:
     assert (finding.code, finding.level) == (Code.SEVERAL_FILES, Severity.NOTE)
 
 
+def test_the_place_of_a_program_has_its_exact_name() -> None:
+    """Whatever a file is called, it has to get the name of the chosen program."""
+    title = f"programs/{PROGRAM}"
+    assert CATALOGUE.place(b"nas_all-dashboard_1.zip", title) == PATH.encode()
+    assert [dataset.title for dataset in CATALOGUE.guess(f"{PROGRAM}.zip")] == [title]
+
+
 def test_one_column_needs_no_comma() -> None:
     """A CSV with one column has no separator at all."""
     assert blocked(zipped({f"{PROGRAM}.csv": b"state_name\nKerala\n"})) == []
