@@ -158,7 +158,8 @@ class InspectionPage:
             return "" if viewer.role else "login"
         # Without a login only users of this machine may have it work. With a proxy, emitterd cannot
         # tell them from strangers: the proxy may pass on any Host header.
-        return "public" if self._address.public_url else ""
+        is_here = self._address.names_this_machine(request.headers.get("host", ""))
+        return "" if is_here and not self._address.public_url else "public"
 
     async def _admit(self, request: Request) -> None:
         problem, length = "", request.headers.get("content-length", "")

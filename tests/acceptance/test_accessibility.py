@@ -49,8 +49,9 @@ PICTURES = {
 """The name of the picture of each page; some have none in the documents."""
 
 DOWNLOADS = {f"/{name}.{ending}" for name in ("files", "receipts") for ending in ("csv", "json")}
-# test_login.py looks at the login, which is here only with operators.
-NO_PAGES = {"/metrics", "/healthz", "/readyz", "/overview", "/favicon.svg", *DOWNLOADS}
+# test_login.py looks at the login, which is here only with operators; `/answer` shows again what
+# the answer to a form has shown.
+NO_PAGES = {"/metrics", "/healthz", "/readyz", "/overview", "/favicon.svg", "/answer", *DOWNLOADS}
 LANGUAGES = ("en", "hi")
 WELL_WASH = "#e6f2eb"
 BAR = "#2f7fb3"

@@ -75,7 +75,7 @@ def test_files_are_found_without_script(
         look_at(browser)
         address = browser.run("return document.querySelector('a[href^=\"receipts.csv\"]').href")
         with urllib.request.urlopen(address) as answer:  # noqa: S310  loopback
-            rows = list(csv.DictReader(io.StringIO(answer.read().decode())))
+            rows = list(csv.DictReader(io.StringIO(answer.read().decode("utf-8-sig"))))
         assert sorted(row["path"] for row in rows) == sorted(names)
     assert not server.objects
 

@@ -161,7 +161,9 @@ class PageAccess:
         device = _cookie(request, DEVICE, self._address)
         trusted = is_device(user, device)
         key = device if trusted else form.get("name", "").strip().lower()[:64]
-        source = self._address.client(request.headers)
+        header = self._address.client_header
+        lines = request.headers.getlist(header) if header else []
+        source = self._address.client(request.headers.get("host", ""), lines)
         with self._turn(trusted=trusted) as has_turn:
             if not has_turn:
                 problem = Text("Others log in at this moment. Try again.")

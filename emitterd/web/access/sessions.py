@@ -9,11 +9,9 @@ import hmac
 import ipaddress
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
-
-from starlette.datastructures import Headers
 
 from emitterd.web.access.users import Role, User
 from emitterd.web.endpoint import is_loopback
@@ -80,11 +78,13 @@ class Address:
         """Return whether a request came through the TLS proxy."""
         return self.public_host != "" and host.lower() == self.public_host
 
-    def client(self, headers: Headers) -> str:
-        """Return the network address of a client behind the proxy; empty if it is not known."""
-        if self.client_header is None or not self.is_public(headers.get("host", "")):
+    def client(self, host: str, lines: Sequence[str]) -> str:
+        """Return the network address of a client behind the proxy; empty if it is not known.
+
+        `lines`: the values of `client_header` in a request with this Host header.
+        """
+        if not lines or not self.is_public(host):
             return ""
-        lines = headers.getlist(self.client_header) or [""]
         try:
             # What stands before the last comma comes from the client.
             address = ipaddress.ip_address(lines[-1].rpartition(",")[2].strip())
@@ -95,9 +95,16 @@ class Address:
         # One machine has all addresses of such a network.
         return str(ipaddress.ip_network((address, 64), strict=False))
 
+    def names_this_machine(self, host: str) -> bool:
+        """Return whether a Host header is that of a browser on this machine.
+
+        A proxy without `public_url` may pass on that of its own address, or replace it by this one.
+        """
+        return is_loopback(_name_of(host))
+
     def allows_login(self, host: str) -> bool:
         """Return whether a password is safe on its way to a page at this Host header."""
-        return self.local and (self.is_public(host) or is_loopback(_name_of(host)))
+        return self.local and (self.is_public(host) or self.names_this_machine(host))
 
     def is_own_origin(self, origin: str, host: str) -> bool:
         """Return whether a request was sent by a page of ours, by its Origin and Host headers."""

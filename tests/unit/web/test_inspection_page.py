@@ -593,3 +593,15 @@ def test_behind_a_proxy_the_page_needs_a_login(
 
     assert "This page is closed, because there is no login." in page
     assert (status, local) == (403, 403)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "10.0.0.1:9464", "[2001:db8::1]"])
+def test_behind_a_proxy_that_nobody_has_named_the_page_is_closed(
+    spool_root: Path, journal: Journal, tmp_path: Path, host: str
+) -> None:
+    """The Host header is not that of a browser on this machine."""
+    with serve_page(Desk(spool_root, journal, tmp_path / "state" / "journal.db")) as site:
+        stranger = site.browser(host)
+        assert "This page is closed, because there is no login." in stranger.get("/inspect").text
+        assert give(stranger, f"http://{host}") == 403
+        assert give(site.browser(), f"http://{site.local}") == 200
