@@ -124,7 +124,7 @@ def _complete(kind: str) -> Callable[..., list[CompletionItem]]:
     __version__, "-V", "--version", message="%(prog)s %(version)s", help="Show the version."
 )
 def command() -> None:
-    """Deliver every zip in the watched folder to the emission bucket."""
+    """Deliver every zip in the watched folder to the cQube server."""
 
 
 @command.command(group="deliver", examples=["run", "run --config /etc/emitterd/second.yaml"])
@@ -449,7 +449,7 @@ def init(
 
 @command.command(group="set up", examples=["check", "check --online"])
 @_config
-@click.option("--online", is_flag=True, help="Also connect, log in and request a grant.")
+@click.option("--online", is_flag=True, help="Also connect and log in; upload nothing.")
 @click.option("--verbose", "-v", is_flag=True, help="Also print the settings in effect.")
 @_json
 def check(config: Path | None, *, online: bool, verbose: bool, as_json: bool) -> int:
