@@ -31,6 +31,13 @@ SORT_COLUMNS = ("path", "state", "size", "time", "attempts", "error")
 
 PATH = click.Path(path_type=Path)
 
+PROTOCOL = click.option(
+    "--protocol",
+    type=click.Choice(["emission", "ingestion"]),
+    default="emission",
+    help="What the server speaks. emission: cQube 1.0 to 4.1. ingestion: cQube 5.",
+)
+
 _config = click.option(
     "--config",
     "-c",
@@ -533,12 +540,7 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
         "rehearse --protocol ingestion",
     ],
 )
-@click.option(
-    "--protocol",
-    type=click.Choice(["emission", "ingestion"]),
-    default="emission",
-    help="emission: cQube 1.0 to 4.1. ingestion: cQube 5.",
-)
+@PROTOCOL
 @click.option("--directory", type=PATH, default="rehearsal", help="The folder for objects.")
 @click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option(
@@ -584,13 +586,16 @@ def rehearse(
     return rehearse.serve(protocol=protocol, **options)
 
 
-@command.command(group="learn", examples=["demo", "demo --keep demo-files"])
+@command.command(
+    group="learn", examples=["demo", "demo --keep demo-files", "demo --protocol ingestion"]
+)
 @click.option("--keep", type=PATH, help="Use this folder instead, and keep it.")
-def demo(keep: Path | None) -> int:
+@PROTOCOL
+def demo(keep: Path | None, protocol: str) -> int:
     """Deliver sample files in a temporary folder and print the receipts."""
     from emitterd.cli.commands import demo
 
-    return demo.show(keep)
+    return demo.show(keep, protocol)
 
 
 @command.command(

@@ -237,6 +237,22 @@ def test_demo_ends_with_receipts_that_have_the_side_of_the_server(tmp_path: Path
     assert (tmp_path / "kept" / "emitterd.jsonl").exists()
 
 
+@pytest.mark.slow
+def test_demo_with_cqube_5_ends_with_receipts_that_have_its_counts(tmp_path: Path) -> None:
+    """One file has dropped rows, one is rejected, and the others are processed whole."""
+    kept = tmp_path / "kept"
+    done = emitterd("demo", "--protocol", "ingestion", "--keep", str(kept), cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "14 files delivered" in done.stdout
+    assert "13 processed; 1 processed, 3 rows dropped" in done.stdout
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    folder = "national_programs/"
+    assert rows[f"{folder}udise-all-dashboard.zip"].endswith("  processed")
+    assert rows[f"{folder}nas_all-dashboard.zip"].endswith("  processed, 3 rows dropped")
+    assert " is rejected: " in rows[f"{folder}vsk_diksha_etb_coverage-status.zip"]
+
+
 def test_rehearse_lists_its_faults(tmp_path: Path) -> None:
     """`rehearse --faults` prints the menu; an unknown fault is a usage error."""
     listed = emitterd("rehearse", "--faults", cwd=tmp_path)
@@ -329,7 +345,7 @@ def test_bug_exits_with_70(tmp_path: Path) -> None:
     """What nobody expected leaves its traceback and exit code 70."""
     script = (
         "import sys; sys.argv = ['emitterd', 'demo'];"
-        "import emitterd.cli.commands.demo as demo; demo.show = lambda _: 1 / 0;"
+        "import emitterd.cli.commands.demo as demo; demo.show = lambda *_: 1 / 0;"
         "from emitterd.__main__ import main; main()"
     )
     done = subprocess.run(  # noqa: S603  our own script

@@ -4,6 +4,9 @@ It runs a rehearsal server and the real daemon as a process. Sample zips of cQub
 in the watched folder before the daemon starts. Those of transactional data are dropped while it
 runs. One file has rows that the server drops, and the server drops another one whole: the receipts
 show it.
+
+With cQube 5 it is the same with the programs of the starter pack. The receipts have the server's
+counts, and emitterd rejects the file that the server cannot use.
 """
 
 import contextlib
@@ -13,7 +16,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,10 @@ from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.sample import sample_csv
 from emitterd.errors import JournalError
 from emitterd.interpreter import module_command
-from emitterd.journal.reader import JournalReader
-from emitterd.model import ServerState
+from emitterd.journal.reader import EntryQuery, JournalReader
+from emitterd.model import ServerState, State
 from emitterd.monitoring.status import status_record
-from emitterd.rehearsal.server import RehearsalServer
+from emitterd.rehearsal.server import EMISSION, INGESTION, RehearsalServer
 from emitterd.tracking.texts import word
 
 ROWS = 2000
@@ -38,7 +41,7 @@ DEADLINE_S = 45.0
 CONFIGURATION = """\
 emission:
   url: {url}
-  api_key_file: api-key
+  {login}
   allow_insecure_http: true
 spool:
   directory: cqube_emission
@@ -46,11 +49,16 @@ journal:
   path: journal.db
 log:
   file: emitterd.jsonl
+"""
+TRACKING = """\
 tracking:
   enabled: true
   poll_every: 500ms
 """
 API_KEY = "rehearsal"
+PROCESS_AFTER_S = 0.5
+"""When cQube 5 processes a file, as the real one does."""
+PROGRAMS_FOLDER = "national_programs"
 
 WRONG_DATES = "pat/periodic_exam_mst"
 """The server drops three rows of this dataset: their dates are wrong."""
@@ -58,22 +66,30 @@ WRONG_DATES = "pat/periodic_exam_mst"
 WRONG_HEADER = "student_attendance/student_attendance"
 """The first file of this dataset has a wrong header, so the server drops it whole."""
 
+EMPTY_VALUES = "nas_all-dashboard"
+"""cQube 5 drops three rows of this program: they have a column without a value."""
 
-def show(keep: Path | None) -> int:
+WRONG_COLUMN = "vsk_diksha_etb_coverage-status"
+"""The file of this program has a wrong header, so cQube 5 processes no row of it."""
+
+
+def show(keep: Path | None, protocol: str = EMISSION) -> int:
     """Deliver the sample files, and print the receipts; return the exit code.
 
-    `keep`: a new or empty folder to work in. None takes a temporary one.
+    `keep`: a new or empty folder to work in. None takes a temporary one. `protocol`: that of the
+    server, `emission` or `ingestion`.
     """
+    deliver = _deliver_programs if protocol == INGESTION else _deliver_samples
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
             raise click.ClickException(f"{keep} is not empty: name a new folder")
     try:
         if keep is not None:
-            receipts = _deliver_samples(keep)
+            receipts = deliver(keep)
         else:
             with tempfile.TemporaryDirectory(prefix="emitterd-demo-") as folder:
-                receipts = _deliver_samples(Path(folder))
+                receipts = deliver(Path(folder))
     except TimeoutError as error:
         raise click.ClickException(str(error)) from error
     print_receipts(receipts)
@@ -97,7 +113,8 @@ def _deliver_samples(folder: Path) -> list[dict[str, Any]]:
         api_key.touch(0o600)
         api_key.write_text(f"{API_KEY}\n")
         configuration = folder / "emitter.yaml"
-        configuration.write_text(CONFIGURATION.format(url=server.url))
+        text = CONFIGURATION.format(url=server.url, login="api_key_file: api-key")
+        configuration.write_text(text + TRACKING)
         spool.mkdir()
         write(f"a practice server listens on {server.url}")
         masters = _drop(spool, DatasetKind.MASTER) + _drop_wrong(spool)
@@ -119,6 +136,53 @@ def _deliver_samples(folder: Path) -> list[dict[str, Any]]:
             _wait(lambda: _is_tracked(journal))
     with JournalReader(journal) as reader:
         return list(reader.receipts())
+
+
+def _deliver_programs(folder: Path) -> list[dict[str, Any]]:
+    """Deliver a file of each program to cQube 5, print each step, and return the receipts.
+
+    Raises `TimeoutError` if not everything is delivered in time.
+    """
+    write = console().print
+    spool, journal = folder / "cqube_emission", folder / "journal.db"
+    with RehearsalServer(
+        folder / "server", protocol=INGESTION, process_after_s=PROCESS_AFTER_S
+    ) as server:
+        configuration = folder / "emitter.yaml"
+        login = f"protocol: {INGESTION}"
+        configuration.write_text(CONFIGURATION.format(url=server.url, login=login))
+        (spool / PROGRAMS_FOLDER).mkdir(parents=True)
+        write(f"a rehearsal server listens on {server.url}")
+        names = list(server.ingestion.programs)
+        first, others = names[::2], names[1::2]
+        _drop_programs(spool, server, first)
+        write(f"{len(first)} files are in {spool}, each with the name of its program")
+        with _daemon(configuration):
+            write(f"emitterd runs; its log is {folder / 'emitterd.jsonl'}")
+            _wait(lambda: _ended(journal) == len(first))
+            write("the server has processed these files: emitterd waits for that")
+            _drop_programs(spool, server, others)
+            write(f"{len(others)} more files are dropped meanwhile")
+            _wait(lambda: _ended(journal) == len(names))
+    with JournalReader(journal) as reader:
+        for entry in reader.entries(EntryQuery(State.REJECTED)):
+            write(f"{entry['path']} is rejected: {entry['error']} {entry['reason']}")
+        return list(reader.receipts())
+
+
+def _drop_programs(spool: Path, server: RehearsalServer, names: Sequence[str]) -> None:
+    """Write a sample file of each of these programs."""
+    for name in names:
+        columns = server.ingestion.programs[name] or ("state_name", "state_code")
+        rows = [[f"{row % 90}" for _ in columns] for row in range(1, ROWS + 1)]
+        if name == EMPTY_VALUES:
+            for row in rows[:3]:
+                row[-1] = ""
+        header = ",".join(columns)
+        if name == WRONG_COLUMN:
+            header = header.replace("medium", "language")
+        text = "\n".join([header, *(",".join(row) for row in rows)])
+        _write_sample(spool / PROGRAMS_FOLDER / f"{name}.zip", f"{text}\n")
 
 
 def _drop(spool: Path, kind: DatasetKind) -> int:
@@ -179,10 +243,19 @@ def _is_tracked(journal: Path) -> bool:
     )
 
 
+def _ended(journal: Path) -> int:
+    """Return how many files are delivered or rejected."""
+    return _delivered(journal) + _count(journal, State.REJECTED)
+
+
 def _delivered(journal: Path) -> int:
+    return _count(journal, State.DELIVERED)
+
+
+def _count(journal: Path, state: State) -> int:
     try:
         with JournalReader(journal) as reader:
-            return int(status_record(reader)["counts"]["delivered"])
+            return int(status_record(reader)["counts"][state])
     except JournalError:
         # The daemon has not created it yet.
         return 0
