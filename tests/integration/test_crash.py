@@ -20,9 +20,10 @@ import pytest
 from emitterd import failpoints
 from emitterd.failpoints import Point
 from emitterd.rehearsal.server import RehearsalServer
-from support.crashes import FILES, SCENARIOS, die_at, installed, kill_at, kill_at_random
+from support.crashes import SCENARIOS, die_at, installed, kill_at, kill_at_random, scenarios
 from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation
+from support.samples import EMISSION_SAMPLES, INGESTION_SAMPLES, Samples
 from support.waiting import wait_until
 
 ROUNDS = int(os.environ.get("EMITTERD_CRASH_ROUNDS", "1"))
@@ -31,10 +32,10 @@ TWICE = {Point.COMMIT_DUE: (4, 5, 6), Point.COMMITTED: (3, 5, 6)}
 """Further passages of the group commit by default: a claim, a pin, a delivery."""
 
 
-def passages() -> Iterator[tuple[int, Point, int]]:
+def passages(samples: Samples) -> Iterator[tuple[int, Point, int]]:
     """Yield round, point, and the passage to die at: another one in each round."""
     for number in range(ROUNDS):
-        for point, scenario in SCENARIOS.items():
+        for point, scenario in scenarios(samples).items():
             yield number, point, 1 + number % scenario.passages
             if not number:
                 yield from ((0, point, passage) for passage in TWICE.get(point, ()))
@@ -44,10 +45,18 @@ Case = Callable[[Path], int]
 """Returns how often it has killed."""
 
 Record = Callable[[str, object], None]
-RANDOM = {f"seed-{seed}": partial(kill_at_random, seed) for seed in range(ROUNDS)}
+PROTOCOLS = {"": EMISSION_SAMPLES, "five-": INGESTION_SAMPLES}
+"""The second one is that of cQube 5."""
+
+RANDOM = {
+    f"{prefix}seed-{seed}": partial(kill_at_random, seed, samples)
+    for prefix, samples in PROTOCOLS.items()
+    for seed in range(ROUNDS)
+}
 EXACT = {
-    f"{number}-{point}-{passage}": partial(kill_at, point, passage)
-    for number, point, passage in passages()
+    f"{prefix}{number}-{point}-{passage}": partial(kill_at, point, passage, samples)
+    for prefix, samples in PROTOCOLS.items()
+    for number, point, passage in passages(samples)
 }
 
 
@@ -109,7 +118,7 @@ def test_grant_that_expires_after_a_lost_answer(
     server = RehearsalServer(tmp_path / "server", grant_lifetime_s=31)
     with server, installed(tmp_path, server, "keep", {}) as oracle:
         oracle.grants_expire = True
-        oracle.drop(FILES[0])
+        oracle.drop(EMISSION_SAMPLES.files[0])
         die_at(oracle, Point.BODY_SENT, 1)
         wait_until(lambda: server.objects, DEADLINE_S, "the object")
         server.faults = fault_list(faults)

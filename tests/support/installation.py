@@ -24,9 +24,14 @@ DEADLINE_S = 60.0
 
 
 class Installation:
-    """Folder, configuration file and commands of one test."""
+    """Folder, configuration file and commands of one test.
 
-    def __init__(self, folder: Path, url: str, **settings: str) -> None:
+    `protocol`: what the server at `url` speaks, as `emission.protocol`.
+    """
+
+    def __init__(
+        self, folder: Path, url: str, *, protocol: str = "emission", **settings: str
+    ) -> None:
         self.folder = folder
         self.spool = folder / "cqube_emission"
         self.spool.mkdir()
@@ -44,9 +49,11 @@ class Installation:
             # Most tests drop files that the server would drop.
             "EMITTERD_SPOOL_CATALOGUE": "off",
         } | {f"EMITTERD_{key.upper()}": value for key, value in settings.items()}
+        login = "  username: emission\n  password_file: password\n"
+        if protocol != "emission":
+            login = f"  protocol: {protocol}\n"
         self.config.write_text(
-            f"emission:\n  url: {url}\n  username: emission\n"
-            "  password_file: password\n  allow_insecure_http: true\n"
+            f"emission:\n  url: {url}\n{login}  allow_insecure_http: true\n"
             "spool:\n  directory: cqube_emission\njournal:\n  path: journal.db\n"
         )
 

@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.model import LIVE, State
+from emitterd.rehearsal.ingestion import KILLED, TrackedFile
 from emitterd.rehearsal.server import RehearsalServer
 from support.installation import DEADLINE_S, Installation, Process
+from support.samples import EMISSION_SAMPLES, Samples
 from support.waiting import wait_until
 
 
 class Oracle:
     """Remembers what was dropped into an installation's folder, and judges it."""
 
-    def __init__(self, site: Installation, server: RehearsalServer) -> None:
+    def __init__(
+        self, site: Installation, server: RehearsalServer, samples: Samples = EMISSION_SAMPLES
+    ) -> None:
+        self.samples = samples
         self.site = site
         self.server = server
         self.archive: Path | None = None
@@ -50,7 +55,7 @@ class Oracle:
     def look(self) -> None:
         """Look at what a dead daemon left: nothing ran ahead of the journal."""
         entries = self.site.entries(State.DELIVERED)
-        self._posts |= {entry["key"]: self.server.objects[entry["key"]].posts for entry in entries}
+        self._posts |= {self._identity(entry): self._times_sent(entry) for entry in entries}
         entries += self.site.entries(State.REJECTED)
         recorded = {entry["path"] for entry in entries}
         events = {event["path"] for event in self.site.events("file.delivered")}
@@ -82,7 +87,7 @@ class Oracle:
         if self.aside is not None:
             for path in refused:
                 self._judge_aside(self.aside, path)
-        self._judge_bucket(entries)
+        self._judge_server(entries)
         self._judge_log()
 
     def _judge_file(self, path: str, entries: list[dict[str, Any]]) -> None:
@@ -94,10 +99,22 @@ class Oracle:
             for entry in entries
             if entry["state"] == "delivered" and entry["sha256"] == digest
         ]
-        stored = self.server.objects[last["key"]]
-        assert stored.path.read_bytes() == content, path
-        assert (last["bytes"], last["md5"]) == (stored.size_bytes, stored.md5)
+        self._judge_stored(path, content, last)
         self._judge_disposal(path, content)
+
+    def _judge_stored(self, path: str, content: bytes, entry: dict[str, Any]) -> None:
+        """Hold that the server has the content of this entry."""
+        stored = self.server.objects[entry["key"]]
+        assert stored.path.read_bytes() == content, path
+        assert (entry["bytes"], entry["md5"]) == (stored.size_bytes, stored.md5)
+
+    def _identity(self, entry: dict[str, Any]) -> str:
+        """Return what tells a delivered entry from others at the server."""
+        return str(entry["key"])
+
+    def _times_sent(self, entry: dict[str, Any]) -> int:
+        """Return how often the server got a delivered entry."""
+        return self.server.objects[entry["key"]].posts
 
     def _judge_disposal(self, path: str, content: bytes) -> None:
         source = self.site.spool / path
@@ -129,7 +146,7 @@ class Oracle:
         assert contents == {Path(path).name: self._versions[path][-1]}
         assert json.loads(reason)["path"] == path
 
-    def _judge_bucket(self, entries: list[dict[str, Any]]) -> None:
+    def _judge_server(self, entries: list[dict[str, Any]]) -> None:
         """Hold that each object is some version's, and each version has one key."""
         owners: dict[str, dict[str, Any]] = {}
         for entry in entries:
@@ -154,3 +171,49 @@ class Oracle:
             (event["path"], event["sha256"]) for event in self.site.events("file.delivered")
         )
         assert not [item for item, times in events.items() if times > 1]
+
+
+class IngestionOracle(Oracle):
+    """The oracle for cQube 5, where a file has no key of its own.
+
+    The service knows uploads by their name and number, so the bytes tell which version it has.
+    """
+
+    def accepted(self, content: bytes) -> list[TrackedFile]:
+        """Return the uploads of these bytes that the service answered with 200."""
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        files = self.server.ingestion.files
+        return [item for item in files if item.accepted and item.md5 == md5]
+
+    def _identity(self, entry: dict[str, Any]) -> str:
+        return str(entry.get("md5"))
+
+    def _times_sent(self, entry: dict[str, Any]) -> int:
+        return sum(item.md5 == entry.get("md5") for item in self.server.ingestion.files)
+
+    def _judge_stored(self, path: str, content: bytes, entry: dict[str, Any]) -> None:
+        """Hold that the service processed the content, after all other versions."""
+        processed = [item for item in self.accepted(content) if item.processed_data_count]
+        assert processed, path
+        assert len(processed) == 1 or entry["ambiguous"], path
+        name = Path(path).name
+        newest = max(
+            (item for item in self.server.ingestion.files if item.file_name == name),
+            key=lambda item: item.pid,
+        )
+        assert newest == processed[-1], "an older version was sent last"
+        assert (entry["bytes"], entry["md5"]) == (newest.size_bytes, newest.md5)
+
+    def _judge_server(self, entries: list[dict[str, Any]]) -> None:
+        """Hold that emitterd never killed the service, and that each upload is some version's."""
+        assert not {name: self.server.fired[name] for name in KILLED if self.server.fired[name]}
+        versions = [content for contents in self._versions.values() for content in contents]
+        known = {item.pid for content in versions for item in self.accepted(content)}
+        assert known == {item.pid for item in self.server.ingestion.files if item.accepted}
+        ambiguous = {entry["md5"] for entry in entries if entry.get("md5") and entry["ambiguous"]}
+        for content in versions:
+            uploads = self.accepted(content)
+            assert len(uploads) <= 1 or uploads[0].md5 in ambiguous, uploads
+        for entry in entries:
+            sent = self._times_sent(entry)
+            assert self._posts.get(self._identity(entry), sent) == sent, "sent again"
