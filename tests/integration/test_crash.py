@@ -143,9 +143,10 @@ def test_grant_that_expires_after_a_lost_answer(
 
 
 def test_every_point_is_killed_at(record_property: Record) -> None:
-    """A new point needs a scenario that reaches it; ACCEPTED is of cQube 5."""
+    """A new point needs a scenario that reaches it, with each protocol that passes it."""
     record_property("points", len(Point))
     assert set(SCENARIOS) == set(Point) - {Point.ACCEPTED}
+    assert set(scenarios(INGESTION_SAMPLES)) == set(Point) - {Point.GRANT_DROPPED}
 
 
 def test_every_point_is_explained() -> None:

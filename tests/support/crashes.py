@@ -165,7 +165,7 @@ REPLACING = Scenario(
 )
 ARCHIVING = Scenario(after_delivery="archive")
 ELSEWHERE = Scenario(after_delivery="elsewhere")
-SCENARIOS = {
+SCENARIOS: dict[Point, Scenario] = {
     Point.SCHEMA_MADE: ONCE,
     Point.SCHEMA_COMMITTED: ONCE,
     Point.RECLAIMED: Scenario(drop_and_claim, passages=1),
@@ -212,12 +212,13 @@ SCENARIOS = {
 }
 
 
-INGESTION_SCENARIOS = {
-    point: scenario for point, scenario in SCENARIOS.items() if point is not Point.GRANT_DROPPED
-} | {
+INGESTION_SCENARIOS: dict[Point, Scenario] = {
+    **SCENARIOS,
+    Point.ACCEPTED: PLAIN,
     Point.REJECTED: Scenario(faults="no-rows@1", passages=1, rejected=1),
     Point.REASON_WRITTEN: Scenario(faults="no-rows@1", passages=1, rejected=1, aside=True),
 }
+del INGESTION_SCENARIOS[Point.GRANT_DROPPED]
 
 
 def scenarios(samples: Samples) -> dict[Point, Scenario]:

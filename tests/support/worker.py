@@ -93,8 +93,10 @@ class Rig:
         backoff: Backoff,
         workers: int | None = STREAK,
         delete: bool = False,
+        waits: Waits = SHORT_WAITS,
     ) -> None:
         self.server = server
+        self._waits = waits
         self.events = events
         self.changed: list[bytes] = []
         self.watcher = Watcher()
@@ -123,7 +125,7 @@ class Rig:
         if self.server.protocol == INGESTION:
             nobody = Credentials(None, str, "Bearer")
             self._sender = IngestionClient(
-                self._client, url, nobody, shutdown=self.shutdown, waits=SHORT_WAITS
+                self._client, url, nobody, shutdown=self.shutdown, waits=self._waits
             )
         self.worker = self.another_worker()
 
@@ -220,6 +222,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     backoff: Backoff | None = None,
     workers: int | None = STREAK,
     delete: bool = False,
+    waits: Waits = SHORT_WAITS,
 ) -> Iterator[Rig]:
     """Set up a rig; called again on the same directory it is a restart.
 
@@ -250,6 +253,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
             backoff=rule,
             workers=workers,
             delete=delete,
+            waits=waits,
         )
         try:
             yield rig
