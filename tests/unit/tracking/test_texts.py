@@ -53,6 +53,20 @@ REASONS = {"blank": 0, "duplicate": 1500, "datatype": 3, "null_values": {"exam_i
             "processed",
             ["accepted 3,200 of 3,200 rows"],
         ),
+        (
+            # cQube 5: known at the delivery; the rows that it refuses are in a file of their own.
+            {
+                "state": "processed",
+                "rows": ROWS | {"errors_file": "nas_errors.csv"},
+                "looked_at": "2026-11-30T10:20:00.000Z",
+            },
+            "processed, 100 rows dropped",
+            [
+                "processed before 2026-11-30 15:50:00.*accepted 3,100 of 3,200 rows",
+                "dropped 100 rows",
+                "nas_errors.csv: ask its administrator",
+            ],
+        ),
         ({"state": "processed", "rows": {}, **ENDED}, "processed", ["did not count the rows"]),
         ({"state": "stalled", **GONE}, "stalled", ["did not end it", "probably dropped the whole"]),
         ({"state": "unknown", **GONE}, "unknown", ["does not name the file"]),
