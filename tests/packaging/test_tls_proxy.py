@@ -107,11 +107,19 @@ def running(command: list[str], folder: Path, port: int) -> Iterator[None]:
 
 
 @pytest.fixture
-def site(spool_root: Path, journal: Journal, tmp_path: Path) -> Iterator[tuple[ServedPage, int]]:
+def client_header() -> str:
+    """Name the header in which the proxy passes its client's address."""
+    return "X-Real-IP"
+
+
+@pytest.fixture
+def site(
+    spool_root: Path, journal: Journal, tmp_path: Path, client_header: str
+) -> Iterator[tuple[ServedPage, int]]:
     """Serve the page with an operator and a file, and return the port of a proxy before it."""
     port, operators = free_port(), tmp_path / "operators"
     write_users(operators, make_user("asha"))
-    address = Address(local=True, public_url=f"https://{HOST}:{port}")
+    address = Address(local=True, public_url=f"https://{HOST}:{port}", client_header=client_header)
     place = tmp_path / "state" / "journal.db"
     desk = Desk(spool_root, journal, place, operators=operators, address=address)
     desk.admit(FILE.encode())
@@ -132,6 +140,21 @@ def hold_through(folder: Path, port: int) -> Visitor:
     return asha
 
 
+def log_in_beside_an_attacker(folder: Path, page: ServedPage, port: int, header: str) -> int:
+    """Have somebody at another address try passwords; return the status of the operator's login.
+
+    The operator's browser claims that address, too: the proxy must replace it.
+    """
+    attacker = page.browser(f"{HOST}:{port}", "https")
+    attacker.proxy = {header: "10.0.0.66"}
+    while attacker.log_in(password="wrong").status != 429:
+        pass
+    tls = ssl.create_default_context(cafile=folder / "proxy.crt")
+    asha = Visitor(port, f"{HOST}:{port}", "https", tls=tls)
+    asha.proxy = {header: "10.0.0.66"}
+    return asha.log_in().status
+
+
 def is_held(journal: Journal) -> bool:
     """Return whether the file is held."""
     known = journal.latest(FILE.encode())
@@ -148,6 +171,7 @@ def test_the_guide_s_nginx_lets_an_operator_act(
     text = nginx_configuration(tmp_path, port, page.port)
     with nginx(tmp_path, text, port):
         asha = hold_through(tmp_path, port)
+        assert log_in_beside_an_attacker(tmp_path, page, port, "X-Real-IP") == 303
     assert is_held(journal)
     without = re.sub("proxy_set_header.*", "", text)
     with nginx(tmp_path, without, port):
@@ -157,12 +181,14 @@ def test_the_guide_s_nginx_lets_an_operator_act(
 
 
 @pytest.mark.tools("caddy")
+@pytest.mark.parametrize("client_header", ["X-Forwarded-For"])
 def test_the_guide_s_caddy_lets_an_operator_act(
-    site: tuple[ServedPage, int], journal: Journal, tmp_path: Path
+    site: tuple[ServedPage, int], journal: Journal, tmp_path: Path, client_header: str
 ) -> None:
-    """By TLS, with cookies for TLS only. Caddy passes on the Host header by itself."""
+    """By TLS, with cookies for TLS only. Caddy passes on Host and address by itself."""
     page, port = site
     make_identity(tmp_path, "proxy", host=f"DNS:{HOST}")
     with caddy(tmp_path, caddy_configuration(tmp_path, port, page.port), port):
         hold_through(tmp_path, port)
+        assert log_in_beside_an_attacker(tmp_path, page, port, client_header) == 303
     assert is_held(journal)
