@@ -5,6 +5,7 @@ or with its doubt on record. emitterd never kills the service, whatever the serv
 """
 
 import hashlib
+import json
 import os
 import time
 import zipfile
@@ -24,9 +25,10 @@ from emitterd.codes import Code
 from emitterd.model import State
 from emitterd.rehearsal.faults import kinds_of
 from emitterd.rehearsal.ingestion import KILLED, UPLOADED, TrackedFile
-from emitterd.rehearsal.server import INGESTION
+from emitterd.rehearsal.server import INGESTION, RehearsalServer
 from support.client import PATIENT
 from support.faults import TEST_FAULTS
+from support.installation import Installation
 from support.samples import PROGRAM_FOLDER, program_csv
 from support.waiting import wait_until
 from support.worker import LATER_S, Rig, rigged
@@ -283,3 +285,60 @@ def test_a_service_that_dies_is_down_for_a_while(tmp_path: Path) -> None:
         rig.server.stop()
         rig.server.start()
         arrives(rig, content)
+
+
+def test_once_delivers_and_says_what_it_did_not_send(tmp_path: Path) -> None:
+    """`once` delivers with the service's counts, and never sends what would kill it."""
+    folder = f"{PROGRAM_FOLDER}/"
+    names = ["nas_all-dashboard", "vsk_diksha_etb_qr-coverage", "vsk_diksha_etb_coverage-status"]
+    with RehearsalServer(tmp_path / "server", protocol=INGESTION, process_after_s=0.2) as server:
+        site = Installation(tmp_path, server.url, protocol=INGESTION)
+        for name in names:
+            site.drop(f"{folder}{name}.zip", program_csv(name))
+        good = site.drop(NAME, program_csv(NAME))
+        short = f"{folder}diksha_nishtha_program-started.zip"
+        site.drop(short, b"state_name,state_code\nGoa,30\n")
+        other = site.spool / f"{folder}pm-poshan_access-across-india.zip"
+        with zipfile.ZipFile(other, "w") as archive:
+            archive.writestr("poshan.csv", program_csv(other.name))
+        done = site.call("once")
+        receipts = {item["path"]: item for item in site.ask("receipts")}
+        entries = {item["path"]: item["state"] for item in site.ask("list")}
+
+    assert done.returncode == 1
+    assert receipts.keys() == {NAME, *(f"{folder}{name}.zip" for name in names)}
+    rows = receipts[NAME]["server_side"]["rows"]
+    assert rows["total"] == rows["accepted"] == len(program_rows(good))
+    assert (entries[short], entries[f"{folder}{other.name}"]) == ("rejected", "rejected")
+    assert {item.file_name for item in server.ingestion.files} == {
+        Path(path).name for path in [*receipts, short]
+    }
+    assert not [cause for cause in KILLED if server.fired[cause]]
+
+
+@pytest.mark.parametrize("catalogue", ["off", "warn", "enforce"])
+def test_a_file_that_would_kill_the_service_is_never_sent(tmp_path: Path, catalogue: str) -> None:
+    """Whatever the catalogue is set to, such a file stays here, and is reported."""
+    text = program_csv(NAME)
+    with RehearsalServer(tmp_path / "server", protocol=INGESTION, process_after_s=0.1) as server:
+        site = Installation(tmp_path, server.url, protocol=INGESTION, spool_catalogue=catalogue)
+        other = site.drop(f"{PROGRAM_FOLDER}/nas_program-started.zip", text)
+        with zipfile.ZipFile(other, "w") as archive:
+            archive.writestr("nas_program-started/nas_program-started.csv", text)
+        cut = site.drop(f"{PROGRAM_FOLDER}/pgi_all-dashboard.zip", text)
+        cut.write_bytes(cut.read_bytes()[:-30])
+        no_zip = cut.with_name("udise_program-started.zip")
+        no_zip.write_bytes(text)
+        done = site.call("once", timeout_s=120)
+        listed = json.loads(site.call("list", "--skipped", "--json").stdout)
+
+    assert done.returncode == 1
+    assert server.ingestion.files == []
+    unsent = {f"{PROGRAM_FOLDER}/{path.name}" for path in (other, cut, no_zip)}
+    assert {item["path"] for item in listed} >= unsent
+
+
+def program_rows(path: Path) -> list[bytes]:
+    """Return the rows of a zip's CSV, without the header."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(f"{path.stem}.csv").splitlines()[1:]

@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.rehearsal import ingestion
 from emitterd.rehearsal.faults import FAULTS, kinds_of
-from emitterd.rehearsal.ingestion import IN_PROGRESS, KILLED, UPLOADED
+from emitterd.rehearsal.ingestion import IN_PROGRESS, KILLED, PROGRAMS, UPLOADED
 from emitterd.rehearsal.server import INGESTION, RehearsalServer
 from support.faults import fault_list
 from support.waiting import wait_until
@@ -450,6 +451,13 @@ def test_unknown_routes_are_those_of_its_framework(serve: Serve) -> None:
     answer = sender.client.get(f"{sender.server.url}/national_programs")
 
     assert (answer.status_code, answer.json()["message"]) == (404, "Cannot GET /national_programs")
+
+
+def test_the_programs_are_those_of_the_catalogue() -> None:
+    """The practice server knows the programs that emitterd knows, and no other ones."""
+    catalogue = load_catalogue(programs=True)
+
+    assert PROGRAMS.keys() == {dataset.name for dataset in catalogue.datasets}
 
 
 def test_each_protocol_has_its_faults() -> None:
