@@ -356,6 +356,9 @@ class Delivery(RuleBasedStateMachine):
 
         def act() -> None:
             target = self.host.onlooker.path if path is None else path
+            # emitterd may have moved or deleted it since the last step.
+            if not more and not os.path.lexists(self.folder.at(target)):
+                return
             getattr(self.folder, deed)(target, *more)
 
         self.meanwhile(act, skip)
