@@ -66,6 +66,8 @@ def crashes(
 ) -> Iterator[dict[str, Future[int]]]:
     """Run the cases that were chosen side by side: each of them mostly waits."""
     chosen = {item.callspec.id for item in request.session.items if is_case(item)}
+    # The first call makes the folder, and must not be two threads at once.
+    tmp_path_factory.getbasetemp()
 
     def run(name: str, case: Case) -> int:
         folder = tmp_path_factory.mktemp(name)

@@ -51,10 +51,18 @@ def admission(oracle: Oracle, path: str, trouble: DeliveryError | None = None) -
     return Admission(path.encode(), fingerprint, "flow", 0, trouble)
 
 
+@contextmanager
+def opened(oracle: Oracle) -> Iterator[Journal]:
+    """Open a new journal as a daemon leaves it that has sent with the same protocol."""
+    with Journal(oracle.site.journal) as journal:
+        journal.save_fact("protocol", oracle.samples.protocol)
+        yield journal
+
+
 def drop_and_claim(oracle: Oracle) -> None:
     """Leave what a process leaves that died after its claims."""
     drop_all(oracle)
-    with Journal(oracle.site.journal) as journal:
+    with opened(oracle) as journal:
         journal.admit([admission(oracle, path) for path in oracle.samples.files])
         journal.claim(time.time())
         journal.claim(time.time())
@@ -63,7 +71,7 @@ def drop_and_claim(oracle: Oracle) -> None:
 def take_one_away(oracle: Oracle) -> None:
     """Admit a file and take it away before anybody sends it."""
     drop_all(oracle)
-    with Journal(oracle.site.journal) as journal:
+    with opened(oracle) as journal:
         journal.admit([admission(oracle, oracle.samples.files[0])])
     oracle.forget(oracle.samples.files[0])
 
