@@ -174,7 +174,7 @@ def read_report(text: bytes) -> dict[str, Any]:
 def _limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    # A service's filter of system calls may forbid it: then one child has one core at most.
+    # The service's filter of system calls may forbid it: then one child has one core at most.
     with suppress(OSError):
         os.nice(19)
 
