@@ -265,6 +265,7 @@ def test_a_row_with_too_many_values_is_an_error(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("body", "cause"),
     [(b"no zip at all", ingestion.KILLED_NO_ZIP), (GOOD[:-30], ingestion.KILLED_CUT_OFF_ZIP)],
+    ids=["no zip", "cut off"],
 )
 def test_a_broken_zip_kills_the_service(serve: Serve, body: bytes, cause: str) -> None:
     """There is no answer, the service is down for a while, and the record stays as it is."""
