@@ -307,15 +307,17 @@ def is_stale(error: DeliveryError) -> bool:
     return isinstance(error.__cause__, TransportError) and error.__cause__.stale
 
 
-def sent_twice(send: Callable[[], T]) -> T:
+def sent_twice(send: Callable[[], T], *, overwrites: bool = True) -> T:
     """Send a body; send it once more if neither the file nor the server failed.
 
-    Then the server had closed the idle connection. Raises what `send` raises.
+    Then the server had closed the idle connection. `overwrites`: whether a second body replaces the
+    first; if not, a body that was sent to its end is never sent again. Raises what `send` raises.
     """
     try:
         return send()
     except DeliveryError as error:
-        if not is_stale(error):
+        # The loss of a busy connection can look like that of an idle one.
+        if not is_stale(error) or (error.ambiguous and not overwrites):
             raise
         ambiguous = error.ambiguous
     try:

@@ -19,15 +19,18 @@ from typing import Any
 
 import pytest
 
-from emitterd.client.ingestion.client import Waits
-from emitterd.client.sockets import TransferLimits
+from emitterd.client.ingestion.client import IngestionClient, Waits
+from emitterd.client.session import Credentials
+from emitterd.client.sockets import IDLE_S, TransferLimits
 from emitterd.codes import Code
-from emitterd.model import State
+from emitterd.errors import DeliveryError
+from emitterd.model import Fingerprint, State
 from emitterd.rehearsal.faults import kinds_of
 from emitterd.rehearsal.ingestion import KILLED, UPLOADED, TrackedFile
 from emitterd.rehearsal.server import INGESTION, RehearsalServer
-from support.client import PATIENT
-from support.faults import TEST_FAULTS
+from emitterd.shutdown import Shutdown
+from support.client import PATIENT, http_client
+from support.faults import TEST_FAULTS, fault_list
 from support.installation import Installation
 from support.samples import PROGRAM_FOLDER, program_csv
 from support.waiting import wait_until
@@ -228,6 +231,30 @@ def test_a_lost_answer_is_not_a_second_upload(tmp_path: Path) -> None:
 
         assert rig.row(NAME)["confirmation"] == "found"
         assert rig.reached("national_programs") == 1
+
+
+def test_a_lost_answer_after_a_pause_is_not_sent_again_at_once(tmp_path: Path) -> None:
+    """The connection was idle before the upload: its loss does not prove that nothing arrived."""
+    path = tmp_path / Path(NAME).name
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{path.stem}.csv", program_csv(NAME))
+    with (
+        RehearsalServer(tmp_path / "server", protocol=INGESTION) as server,
+        http_client() as http,
+        path.open("rb") as file,
+    ):
+        nobody = Credentials(None, str, "Bearer")
+        client = IngestionClient(http, server.url, nobody, shutdown=Shutdown(), waits=PATIENT_WAITS)
+        grant = client.grant(NAME.encode())
+        idle_since = time.monotonic()
+        wait_until(lambda: time.monotonic() > idle_since + 2 * IDLE_S, DEADLINE_S, "an idle line")
+        server.faults = fault_list("lost-answer@1")
+        with pytest.raises(DeliveryError) as raised:
+            client.deliver(grant, file, Fingerprint.of(path.stat()))
+
+    assert server.fired == {"lost-answer": 1}
+    assert (raised.value.code, raised.value.ambiguous) == (Code.ANSWER_LOST, True)
+    assert len(server.ingestion.files) == 1
 
 
 def test_one_program_in_two_folders_is_one_name(tmp_path: Path) -> None:

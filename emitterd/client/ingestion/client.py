@@ -146,7 +146,7 @@ class IngestionClient(ApiClient):
 
         Raises as `EmissionClient.deliver`; a file without a processed row is rejected.
         """
-        body = sent_twice(lambda: self._post(grant, file, fingerprint, on_sent))
+        body = sent_twice(lambda: self._post(grant, file, fingerprint, on_sent), overwrites=False)
         md5, sha256 = body.hashing.md5, body.hashing.sha256
         reach(Point.ACCEPTED)
         try:
