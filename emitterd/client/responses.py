@@ -307,10 +307,10 @@ def is_stale(error: DeliveryError) -> bool:
     return isinstance(error.__cause__, TransportError) and error.__cause__.stale
 
 
-def sent_twice(send: Callable[[], T], *, overwrites: bool = True) -> T:
-    """Send a body; send it once more if neither the file nor the server failed.
+def resend_if_stale(send: Callable[[], T], *, overwrites: bool = True) -> T:
+    """Send a body; send it once more if the server had closed the idle connection.
 
-    Then the server had closed the idle connection. `overwrites`: whether a second body replaces the
+    Then neither the file nor the server failed. `overwrites`: whether a second body replaces the
     first; if not, a body that was sent to its end is never sent again. Raises what `send` raises.
     """
     try:

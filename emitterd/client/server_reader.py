@@ -1,6 +1,7 @@
 """Reads what the server says about delivered objects: lists, single objects, and its logs.
 
-For `emitterd.tracking`. Answers are not trusted: their size is limited, their types are checked,
+For `emitterd.tracking`, and only with the emission protocol: cQube 5 gives the counts of rows with
+the receipt. Answers are not trusted: their size is limited, their types are checked,
 and a url is checked before emitterd requests it. Each method sends one request, and none is sent
 again. Each raises `DeliveryError` if it learns nothing. Source: cQube's views.py, 1.7 to 4.1.
 """

@@ -2,15 +2,14 @@
 
 A refused login is not repeated at once. Upstream's Keycloak locks an account after five failures,
 so the wait outlasts the process: a restart or `once` from cron does not shorten it. The circuit
-breaker takes the longer of this wait and its backoff. Source: cQube's views.py, versions 1.0 to
-4.1.
+breaker takes the longer of this wait and its backoff. How the server is asked for a token differs
+by protocol: see `RequestToken`.
 """
 
 import hashlib
 import hmac
 import json
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,27 +21,18 @@ import structlog
 
 from emitterd import heartbeat
 from emitterd.client.http import HttpClient, Response
-from emitterd.client.responses import RequestKind, api_error, as_delivery_errors
+from emitterd.client.responses import RequestKind, as_delivery_errors
 from emitterd.client.sockets import POLL_S
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
-from emitterd.text import iso, keep_secret, masked
+from emitterd.text import iso, keep_secret
 
 LOGIN_FLOOR_S = 60.0
 LOGIN_CEILING_S = 900.0
 """The first wait after a refused login, and the longest: as long as upstream's Keycloak locks an
 account."""
 
-TOKEN_LIFETIME_S = 300.0
-"""Where the login does not name one: Flask-JWT's default, which cQube 1.0 has."""
-
 ANSWER_MAX_BYTES = 256 * 1024
-
-TOKEN_LONGEST_S = 365 * 86400.0
-"""The login may name any number; larger ones would overflow."""
-
-_TOKEN = re.compile(r"[!-~]+")
-"""What a header field may have: visible ASCII. Source: RFC 6750, section 2.1."""
 
 log = structlog.get_logger()
 
@@ -288,33 +278,6 @@ RequestToken = Callable[[Credentials], Token]
 """Logs in, in a single try. Raises `DeliveryError`."""
 
 
-def password_login(http: HttpClient, url: str) -> RequestToken:
-    """Return the login of cQube 1.0 to 1.6, at the API with this URL."""
-
-    def request_token(credentials: Credentials) -> Token:
-        request = RequestKind.LOGIN
-        body = {"username": credentials.username, "password": credentials.secret()}
-        answer = send_json(http, request, f"{url}/auth", body, {})
-        error = api_error(request, answer.status, answer.headers, answer.body)
-        if error is not None:
-            raise error
-        fields: dict[str, object] = {}
-        with suppress(ValueError, RecursionError):
-            read = json.loads(answer.body)
-            fields = read if isinstance(read, dict) else {}
-        token = fields.get("access_token")
-        if isinstance(token, str) and _TOKEN.fullmatch(token):
-            return Token(token, _lifetime_s(fields.get("expires_in")))
-        code, reason = Code.MALFORMED_ANSWER, "the login's answer has no valid token"
-        if "error" in fields:
-            # Upstream passes Keycloak's refusal on with HTTP 200.
-            message = masked(str(fields.get("error_description") or fields["error"]))[:200]
-            code, reason = Code.CREDENTIALS, f"the login says: {message}"
-        raise DeliveryError(Decision.PAUSE, code, reason, stage=Stage.LOGIN)
-
-    return request_token
-
-
 def send_json(
     http: HttpClient,
     request: RequestKind,
@@ -334,9 +297,3 @@ def send_json(
     with as_delivery_errors(request):
         method = "GET" if content is None else "POST"
         return http.request(method, url, headers, content, limit_bytes=limit_bytes)
-
-
-def _lifetime_s(value: object) -> float:
-    if isinstance(value, int | float) and value > 0:
-        return float(min(value, TOKEN_LONGEST_S))
-    return TOKEN_LIFETIME_S

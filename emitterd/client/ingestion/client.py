@@ -26,7 +26,7 @@ from emitterd.client.responses import (
     api_error,
     as_delivery_errors,
     interrupted,
-    sent_twice,
+    resend_if_stale,
     upload_error,
 )
 from emitterd.client.session import (
@@ -144,9 +144,11 @@ class IngestionClient(ApiClient):
     ) -> Receipt:
         """Upload the file, and wait until the service has processed it.
 
-        Raises as `EmissionClient.deliver`; a file without a processed row is rejected.
+        As `EmissionClient.deliver`; a file without a processed row is rejected.
         """
-        body = sent_twice(lambda: self._post(grant, file, fingerprint, on_sent), overwrites=False)
+        body = resend_if_stale(
+            lambda: self._post(grant, file, fingerprint, on_sent), overwrites=False
+        )
         md5, sha256 = body.hashing.md5, body.hashing.sha256
         reach(Point.ACCEPTED)
         try:

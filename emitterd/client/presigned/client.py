@@ -1,8 +1,6 @@
 """The emission protocol: log in, ask for a grant, post the file to the bucket.
 
-One call is one attempt. A failure raises `DeliveryError`, which says what happens to the entry. A
-call never waits longer than its time limits. Source: cQube's views.py and client.py, versions 1.0
-to 4.1.
+Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 """
 
 import time
@@ -16,6 +14,7 @@ from emitterd.client.emission import Digests, NotConfirmed
 from emitterd.client.http import HttpClient, Response
 from emitterd.client.presigned import grant as grants
 from emitterd.client.presigned.grant import EXPIRY_MARGIN_S
+from emitterd.client.presigned.login import password_login
 from emitterd.client.presigned.lookup import FIRST_BYTE, StoredObject, stored
 from emitterd.client.responses import (
     RequestKind,
@@ -23,10 +22,10 @@ from emitterd.client.responses import (
     bucket_error,
     etag_of,
     http_date,
-    sent_twice,
+    resend_if_stale,
 )
 from emitterd.client.server_reader import ServerReader
-from emitterd.client.session import Credentials, LockoutStore, Session, password_login
+from emitterd.client.session import Credentials, LockoutStore, Session
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, Stage
 from emitterd.model import Confirmation, Fingerprint, Grant, Receipt
@@ -104,13 +103,8 @@ class PresignedClient(ApiClient):
     def deliver(
         self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None = None
     ) -> Receipt:
-        """Post the file to its pinned key and return the bucket's receipt.
-
-        `on_sent` is called with the size in bytes of each part that a socket took: of the file, and
-        of the form around it. Raises `DeliveryError`, and `FileError` if the file changed
-        meanwhile.
-        """
-        return sent_twice(lambda: self._deliver(grant, file, fingerprint, on_sent))
+        """Post the file to its pinned key, as `EmissionClient.deliver`."""
+        return resend_if_stale(lambda: self._deliver(grant, file, fingerprint, on_sent))
 
     def _deliver(
         self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from emitterd.client.http import HttpClient
-from emitterd.client.session import TOKEN_LIFETIME_S, TOKEN_LONGEST_S, Credentials
+from emitterd.client.presigned.login import TOKEN_LIFETIME_S, TOKEN_LONGEST_S
+from emitterd.client.session import Credentials
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.heartbeat import Heartbeat
