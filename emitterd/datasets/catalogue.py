@@ -300,10 +300,13 @@ class Catalogue:
 
 
 class ProgramCatalogue(Catalogue):
-    """The programs of cQube 5: the name of the zip decides, in any folder."""
+    """The programs of cQube 5: the name of the zip decides, in any folder.
+
+    The server reads every CSV with commas, so the delimiter of a dataset does not count.
+    """
 
     def __init__(self, datasets: Iterable[Dataset]) -> None:
-        super().__init__(datasets)
+        super().__init__(replace(dataset, delimiter=",") for dataset in datasets)
         self._by_name = {f"{dataset.name}.zip": dataset for dataset in self.datasets}
 
     def dataset(self, path: bytes, version: Version | None = None) -> Dataset | None:  # noqa: ARG002

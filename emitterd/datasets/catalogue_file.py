@@ -6,7 +6,6 @@ docs/catalogue.md describes the form of both. All problems of a file are reporte
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from functools import partial
 from importlib.resources import files
@@ -56,7 +55,7 @@ Values = Mapping[str, Node]
 def load_catalogue(extra: Path | None = None, *, programs: bool = False) -> Catalogue:
     """Return the catalogue that the package ships, with a user's file over it.
 
-    `programs`: that of cQube 5, whose files always have commas.
+    `programs`: that of cQube 5.
 
     A dataset of the user's file replaces the shipped one with the same title. Raises `ConfigError`
     with every problem of the user's file.
@@ -76,8 +75,6 @@ def load_catalogue(extra: Path | None = None, *, programs: bool = False) -> Cata
         reader.problems.append(error.at(printable(extra.name), error.line))
     if reader.problems:
         raise ConfigError(shown(extra), reader.problems)
-    if programs:
-        datasets = [replace(dataset, delimiter=",") for dataset in datasets]
     return catalogue.with_others(datasets)
 
 
