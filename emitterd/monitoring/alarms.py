@@ -4,7 +4,7 @@ Missing progress is an alarm too, because a queue that hangs logs nothing. A new
 `AlarmCode` and a row in docs/monitoring.md. Does no I/O. Instants: epoch seconds; limits: seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -426,7 +426,14 @@ def _not_sent(summary: NotSentSummary) -> Alarm:
     return Alarm(AlarmCode.NOT_SENT, summary.since, words, hint, affected=total)
 
 
-_STAGES = {
+STAGE_NAMES: Mapping[str, Text] = {
+    Stage.LOGIN: Text("login"),
+    Stage.GRANT: Text("upload request"),
+    Stage.BUCKET: Text("upload"),
+}
+"""What people call the stages of an upload, with both protocols."""
+
+_AT_STAGE = {
     Stage.LOGIN: Text("at the login: {code} {reason}"),
     Stage.GRANT: Text("at the upload request: {code} {reason}"),
     Stage.BUCKET: Text("at the upload: {code} {reason}"),
@@ -436,7 +443,7 @@ _STAGES = {
 def _down(outages: Sequence[Outage]) -> Alarm:
     code = outages[0].code
     known = Code(code) if code in set(Code) else Code.INTERNAL
-    stages = (Text(_STAGES[Stage(o.stage)], code=o.code, reason=o.reason) for o in outages)
+    stages = (Text(_AT_STAGE[Stage(o.stage)], code=o.code, reason=o.reason) for o in outages)
     words = Text("the destination is down {stages}", stages=joined(stages))
     since = min(outage.since for outage in outages)
     return Alarm(AlarmCode.DESTINATION_DOWN, since, words, known.remedy)

@@ -27,9 +27,9 @@ from markupsafe import Markup, escape
 
 from emitterd import __version__
 from emitterd.codes import Code
-from emitterd.errors import Stage
 from emitterd.intake.file_status import FolderState
 from emitterd.model import State
+from emitterd.monitoring.alarms import STAGE_NAMES
 from emitterd.text import ShownPath, display, iso, local_time, printable
 from emitterd.translation.languages import ENDS, ENGLISH, LANGUAGES, Language, negotiate
 from emitterd.translation.text import Instant, Text
@@ -94,9 +94,7 @@ NAMES: Mapping[str, Text] = {
     FolderState.SETTLING: Text("settling"),
     FolderState.INCOMPLETE: Text("incomplete"),
     FolderState.NEW: Text("new"),
-    Stage.LOGIN: Text("login"),
-    Stage.GRANT: Text("upload request"),
-    Stage.BUCKET: Text("upload"),
+    **STAGE_NAMES,
 }
 """What the page calls the states of a file, and the stages of an upload."""
 

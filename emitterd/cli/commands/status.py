@@ -26,6 +26,7 @@ from emitterd.journal.connection import start_remedy
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING
 from emitterd.monitoring.alarms import (
+    STAGE_NAMES,
     Alarm,
     AlarmCode,
     judge,
@@ -50,9 +51,6 @@ if TYPE_CHECKING:
     from emitterd.config.settings import Config
 
 Record = Mapping[str, Any]
-
-_STAGES = {"login": "login", "grant": "upload request", "bucket": "upload"}
-"""What people call the stages of an upload."""
 
 LOOK_S, CHECK_LOOK_S = 0.1, 2.0
 """How long `status` and `status --check` look through the folder where no daemon does."""
@@ -142,7 +140,7 @@ def _daemon(record: Record, start: str) -> str:
 def _destination(record: Record, now: float) -> str:
     stages = record["destination"].get("stages", [])
     downs = [
-        f"down at the {_STAGES[stage['stage']]} {_for(stage['since'], now)}:"
+        f"down at the {STAGE_NAMES[stage['stage']]} {_for(stage['since'], now)}:"
         f" {stage['error']} {stage['reason']}"
         for stage in stages
     ]
