@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
 
 import click
 from click.shell_completion import CompletionItem
 
 from emitterd import __version__
-from emitterd.model import State
+from emitterd.model import State, WireProtocol
 from emitterd.service.signals import hold_hangup
 from emitterd.units import parse_duration, parse_instant
 
@@ -31,11 +31,12 @@ SORT_COLUMNS = ("path", "state", "size", "time", "attempts", "error")
 
 PATH = click.Path(path_type=Path)
 
-PROTOCOL = click.option(
+_protocol = click.option(
     "--protocol",
-    type=click.Choice(["emission", "ingestion"]),
+    type=click.Choice(get_args(WireProtocol)),
     default="emission",
-    help="What the server speaks. emission: cQube 1.0 to 4.1. ingestion: cQube 5.",
+    show_default=True,
+    help="The protocol of the server: emission for cQube 1.0 to 4.1, ingestion for cQube 5.",
 )
 
 _config = click.option(
@@ -422,19 +423,13 @@ def inspect(
     help="What client.py has sent already: all, none, a time such as 2026-11-24 (files last"
     " changed before it), or a pattern. Default: ask.",
 )
-@click.option(
-    "--protocol",
-    type=click.Choice(["emission", "ingestion"]),
-    default="emission",
-    show_default=True,
-    help="The protocol of the server: emission for cQube 1.0 to 4.1, ingestion for cQube 5.",
-)
+@_protocol
 def init(
     directory: Path | None,
     from_client: Path | None,
     output: Path | None,
     sent: str | None,
-    protocol: str,
+    protocol: WireProtocol,
 ) -> int:
     """Create the watched folder, its dataset folders and a configuration."""
     programs = protocol == "ingestion"
@@ -540,7 +535,7 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
         "rehearse --protocol ingestion",
     ],
 )
-@PROTOCOL
+@_protocol
 @click.option("--directory", type=PATH, default="rehearsal", help="The folder for objects.")
 @click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option(
@@ -562,7 +557,7 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
 @click.option("--faults", is_flag=True, help="List the faults.")
 def rehearse(
     *,
-    protocol: str,
+    protocol: WireProtocol,
     fault: tuple[str, ...],
     latency: str,
     process_after: str | None,
@@ -590,8 +585,8 @@ def rehearse(
     group="learn", examples=["demo", "demo --keep demo-files", "demo --protocol ingestion"]
 )
 @click.option("--keep", type=PATH, help="Use this folder instead, and keep it.")
-@PROTOCOL
-def demo(keep: Path | None, protocol: str) -> int:
+@_protocol
+def demo(keep: Path | None, protocol: WireProtocol) -> int:
     """Deliver sample files in a temporary folder and print the receipts."""
     from emitterd.cli.commands import demo
 

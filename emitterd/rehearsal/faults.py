@@ -22,6 +22,7 @@ from typing import NoReturn, Self
 
 from starlette.responses import Response
 
+from emitterd.model import WireProtocol
 from emitterd.rehearsal.exchange import Exchange, RequestRecord, ServiceDied
 from emitterd.rehearsal.responses import (
     API_ERROR,
@@ -261,10 +262,10 @@ FAULTS: dict[str, FaultKind] = {
 """The faults that an operator can order, by name. The command line lists them."""
 
 
-def kinds_of(protocol: str, kinds: Mapping[str, FaultKind] = FAULTS) -> dict[str, FaultKind]:
+def kinds_of(protocol: WireProtocol) -> dict[str, FaultKind]:
     """Return the faults that can happen with a protocol, by name."""
     absent = _ONLY_EMISSION if protocol == "ingestion" else _ONLY_INGESTION
-    return {name: kind for name, kind in kinds.items() if kind.stage not in absent}
+    return {name: kind for name, kind in FAULTS.items() if kind.stage not in absent}
 
 
 class FaultListError(ValueError):

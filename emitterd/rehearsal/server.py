@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from emitterd.model import WireProtocol
 from emitterd.rehearsal.api import Logins
 from emitterd.rehearsal.bucket import Bucket, BucketObject
 from emitterd.rehearsal.endpoints import Endpoints, Handler
@@ -42,11 +43,6 @@ from emitterd.rehearsal.processing import Processing
 from emitterd.rehearsal.responses import NO_ROUTE, RefusedError, service_error
 
 __all__ = ["BucketObject", "FaultList", "FaultListError", "RehearsalServer", "RequestRecord"]
-
-EMISSION = "emission"
-INGESTION = "ingestion"
-PROTOCOLS = (EMISSION, INGESTION)
-"""What the server speaks: `emission` of cQube 1.1 to 4.1, `ingestion` of cQube 5."""
 
 _USERNAME = "emission"
 _PASSWORD = "rehearsal"  # noqa: S105  it opens nothing real
@@ -82,7 +78,7 @@ class RehearsalServer:
         self,
         directory: Path,
         *,
-        protocol: str = EMISSION,
+        protocol: WireProtocol = "emission",
         host: str = "127.0.0.1",
         port: int = 0,
         username: str = _USERNAME,
@@ -125,7 +121,7 @@ class RehearsalServer:
         self.logs = self.processing.logs
         self.ingestion = IngestionService(directory, draw, self._die, process_after_s)
         self._endpoints: Endpoints | IngestionEndpoints
-        if self.protocol == INGESTION:
+        if self.protocol == "ingestion":
             self._endpoints = IngestionEndpoints(self.ingestion, self.logins, injector)
             self.process = self.ingestion.process
         else:
@@ -146,7 +142,7 @@ class RehearsalServer:
         """The emission url to configure. The port is known once it has started."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  compared, not bound
         host = f"[{host}]" if ":" in host else host
-        path = BASE_PATH if self.protocol == INGESTION else "/data"
+        path = BASE_PATH if self.protocol == "ingestion" else "/data"
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}{path}"
 
     def start(self) -> None:
@@ -264,7 +260,7 @@ class RehearsalServer:
         record = self._record("unknown")
         record.name = request.scope["path"]
         response = NO_ROUTE
-        if self.protocol == INGESTION:
+        if self.protocol == "ingestion":
             message = f"Cannot {request.method} {record.name.removeprefix(BASE_PATH)}"
             response = service_error(404, message, "Not Found")
         return self._finished(response, record)

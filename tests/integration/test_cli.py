@@ -247,7 +247,7 @@ def test_demo_with_cqube_5_ends_with_receipts_that_have_its_counts(tmp_path: Pat
     assert "14 files delivered" in done.stdout
     assert "13 processed; 1 processed, 3 rows dropped" in done.stdout
     rows = {line.split()[0]: line for line in done.stdout.splitlines()}
-    folder = "national_programs/"
+    folder = "programs/"
     assert rows[f"{folder}udise-all-dashboard.zip"].endswith("  processed")
     assert rows[f"{folder}nas_all-dashboard.zip"].endswith("  processed, 3 rows dropped")
     assert " is rejected: " in rows[f"{folder}vsk_diksha_etb_coverage-status.zip"]

@@ -27,7 +27,7 @@ from emitterd.errors import DeliveryError
 from emitterd.model import Fingerprint, State
 from emitterd.rehearsal.faults import kinds_of
 from emitterd.rehearsal.ingestion import KILLED, UPLOADED, TrackedFile
-from emitterd.rehearsal.server import INGESTION, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from emitterd.shutdown import Shutdown
 from support.client import PATIENT, http_client
 from support.faults import TEST_FAULTS, fault_list
@@ -128,7 +128,7 @@ def served(
 ) -> AbstractContextManager[Rig]:
     """Set up a rig whose server is cQube 5."""
     return rigged(
-        folder, protocol=INGESTION, process_after_s=process_after_s, waits=waits, **options
+        folder, protocol="ingestion", process_after_s=process_after_s, waits=waits, **options
     )
 
 
@@ -218,7 +218,7 @@ def test_every_fault_of_the_protocol_is_tried() -> None:
     """A new fault of cQube 5 needs a line in the table."""
     tried = {item.partition("@")[0].partition(":")[0] for item in MENU}
 
-    assert tried == kinds_of(INGESTION).keys() - TEST_FAULTS.keys()
+    assert tried == kinds_of("ingestion").keys() - TEST_FAULTS.keys()
 
 
 def test_a_lost_answer_is_not_a_second_upload(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_lost_answer_after_a_pause_is_not_sent_again_at_once(tmp_path: Path) -
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{path.stem}.csv", program_csv(NAME))
     with (
-        RehearsalServer(tmp_path / "server", protocol=INGESTION) as server,
+        RehearsalServer(tmp_path / "server", protocol="ingestion") as server,
         http_client() as http,
         path.open("rb") as file,
     ):
@@ -318,8 +318,8 @@ def test_once_delivers_and_says_what_it_did_not_send(tmp_path: Path) -> None:
     """`once` delivers with the service's counts, and never sends what would kill it."""
     folder = f"{PROGRAM_FOLDER}/"
     names = ["nas_all-dashboard", "vsk_diksha_etb_qr-coverage", "vsk_diksha_etb_coverage-status"]
-    with RehearsalServer(tmp_path / "server", protocol=INGESTION, process_after_s=0.2) as server:
-        site = Installation(tmp_path, server.url, protocol=INGESTION)
+    with RehearsalServer(tmp_path / "server", protocol="ingestion", process_after_s=0.2) as server:
+        site = Installation(tmp_path, server.url, protocol="ingestion")
         for name in names:
             site.drop(f"{folder}{name}.zip", program_csv(name))
         good = site.drop(NAME, program_csv(NAME))
@@ -347,8 +347,8 @@ def test_once_delivers_and_says_what_it_did_not_send(tmp_path: Path) -> None:
 def test_a_file_that_would_kill_the_service_is_never_sent(tmp_path: Path, catalogue: str) -> None:
     """Whatever the catalogue is set to, such a file stays here, and is reported."""
     text = program_csv(NAME)
-    with RehearsalServer(tmp_path / "server", protocol=INGESTION, process_after_s=0.1) as server:
-        site = Installation(tmp_path, server.url, protocol=INGESTION, spool_catalogue=catalogue)
+    with RehearsalServer(tmp_path / "server", protocol="ingestion", process_after_s=0.1) as server:
+        site = Installation(tmp_path, server.url, protocol="ingestion", spool_catalogue=catalogue)
         other = site.drop(f"{PROGRAM_FOLDER}/nas_program-started.zip", text)
         with zipfile.ZipFile(other, "w") as archive:
             archive.writestr("nas_program-started/nas_program-started.csv", text)

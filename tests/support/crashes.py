@@ -18,7 +18,7 @@ from emitterd.failpoints import Point
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint
-from emitterd.rehearsal.server import INGESTION, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation, Process
 from support.oracle import IngestionOracle, Oracle
@@ -231,7 +231,7 @@ del INGESTION_SCENARIOS[Point.GRANT_DROPPED]
 
 def scenarios(samples: Samples) -> dict[Point, Scenario]:
     """Return how each point is reached that the protocol of these samples passes."""
-    return INGESTION_SCENARIOS if samples.protocol == INGESTION else SCENARIOS
+    return INGESTION_SCENARIOS if samples.protocol == "ingestion" else SCENARIOS
 
 
 @contextmanager
@@ -267,7 +267,7 @@ def installed(
 
 def rehearse(folder: Path, samples: Samples, **options: Any) -> RehearsalServer:  # noqa: ANN401
     """Return a server that speaks the protocol of these samples, which is not started yet."""
-    after_s = PROCESS_AFTER_S if samples.protocol == INGESTION else None
+    after_s = PROCESS_AFTER_S if samples.protocol == "ingestion" else None
     return RehearsalServer(
         folder / "server", protocol=samples.protocol, process_after_s=after_s, **options
     )

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from emitterd.model import WireProtocol
 from emitterd.rehearsal.ingestion import PROGRAMS
-from emitterd.rehearsal.server import EMISSION, INGESTION
 from support.trees import MASTERS, TRANSACTIONAL
 
-PROGRAM_FOLDER = "national_programs"
+PROGRAM_FOLDER = "programs"
 SMALL_BYTES = 100
 LARGE_BYTES = 1_800_000
 """More than three chunks."""
@@ -25,7 +25,7 @@ class Samples:
     for each random kill.
     """
 
-    protocol: str
+    protocol: WireProtocol
     files: list[str]
     large: str
     content: Callable[[str, int], bytes]
@@ -50,14 +50,14 @@ def random_bytes(_: str, size_bytes: int) -> bytes:
 
 
 EMISSION_SAMPLES = Samples(
-    EMISSION,
+    "emission",
     [f"{dataset}.zip" for dataset in (*MASTERS[:4], *TRANSACTIONAL[:2])],
     f"{TRANSACTIONAL[6]}.zip",
     random_bytes,
     [(f"{dataset}_0.zip", f"{dataset}_1.zip") for dataset in MASTERS[:15]],
 )
 INGESTION_SAMPLES = Samples(
-    INGESTION,
+    "ingestion",
     _PROGRAM_FILES[:6],
     _PROGRAM_FILES[6],
     program_csv,

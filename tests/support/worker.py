@@ -23,8 +23,8 @@ from emitterd.delivery.worker import Worker
 from emitterd.housekeeping.disposal import Disposal, DisposalRule
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Admitted
-from emitterd.model import Entry, Fingerprint, Grant, State
-from emitterd.rehearsal.server import EMISSION, INGESTION, RehearsalServer
+from emitterd.model import Entry, Fingerprint, Grant, State, WireProtocol
+from emitterd.rehearsal.server import RehearsalServer
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.text import display
@@ -122,7 +122,7 @@ class Rig:
             shutdown=self.shutdown,
         )
         self._sender: EmissionClient = self.emission
-        if self.server.protocol == INGESTION:
+        if self.server.protocol == "ingestion":
             nobody = Credentials(None, str, "Bearer")
             self._sender = IngestionClient(
                 self._client, url, nobody, shutdown=self.shutdown, waits=self._waits
@@ -212,7 +212,7 @@ class Rig:
 def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     directory: Path,
     *,
-    protocol: str = EMISSION,
+    protocol: WireProtocol = "emission",
     process_after_s: float | None = None,
     port: int = 0,
     grant_lifetime_s: float = 3600,

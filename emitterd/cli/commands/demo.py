@@ -30,9 +30,9 @@ from emitterd.datasets.sample import sample_csv
 from emitterd.errors import JournalError
 from emitterd.interpreter import module_command
 from emitterd.journal.reader import EntryQuery, JournalReader
-from emitterd.model import ServerState, State
+from emitterd.model import ServerState, State, WireProtocol
 from emitterd.monitoring.status import status_record
-from emitterd.rehearsal.server import EMISSION, INGESTION, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from emitterd.tracking.texts import word
 
 ROWS = 2000
@@ -58,7 +58,8 @@ tracking:
 API_KEY = "rehearsal"
 PROCESS_AFTER_S = 0.5
 """When cQube 5 processes a file, as the real one does."""
-PROGRAMS_FOLDER = "national_programs"
+PROGRAMS_FOLDER = "programs"
+"""The folder that `emitterd init` creates for them."""
 
 WRONG_DATES = "pat/periodic_exam_mst"
 """The server drops three rows of this dataset: their dates are wrong."""
@@ -73,13 +74,13 @@ WRONG_COLUMN = "vsk_diksha_etb_coverage-status"
 """The file of this program has a wrong header, so cQube 5 processes no row of it."""
 
 
-def show(keep: Path | None, protocol: str = EMISSION) -> int:
+def show(keep: Path | None, protocol: WireProtocol = "emission") -> int:
     """Deliver the sample files, and print the receipts; return the exit code.
 
     `keep`: a new or empty folder to work in. None takes a temporary one. `protocol`: that of the
-    server, `emission` or `ingestion`.
+    server.
     """
-    deliver = _deliver_programs if protocol == INGESTION else _deliver_samples
+    deliver = _deliver_programs if protocol == "ingestion" else _deliver_samples
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
@@ -146,13 +147,13 @@ def _deliver_programs(folder: Path) -> list[dict[str, Any]]:
     write = console().print
     spool, journal = folder / "cqube_emission", folder / "journal.db"
     with RehearsalServer(
-        folder / "server", protocol=INGESTION, process_after_s=PROCESS_AFTER_S
+        folder / "server", protocol="ingestion", process_after_s=PROCESS_AFTER_S
     ) as server:
         configuration = folder / "emitter.yaml"
-        login = f"protocol: {INGESTION}"
-        configuration.write_text(CONFIGURATION.format(url=server.url, login=login))
+        text = CONFIGURATION.format(url=server.url, login="protocol: ingestion")
+        configuration.write_text(text)
         (spool / PROGRAMS_FOLDER).mkdir(parents=True)
-        write(f"a rehearsal server listens on {server.url}")
+        write(f"a practice server listens on {server.url}")
         names = list(server.ingestion.programs)
         first, others = names[::2], names[1::2]
         _drop_programs(spool, server, first)

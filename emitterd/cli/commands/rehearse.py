@@ -12,8 +12,9 @@ import click
 from emitterd.cli.output import DONE, say
 from emitterd.cli.setup.init import replace_file
 from emitterd.cli.tables import TableColumn, print_table
+from emitterd.model import WireProtocol
 from emitterd.rehearsal.faults import kinds_of
-from emitterd.rehearsal.server import INGESTION, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service.signals import Signals
 from emitterd.text import shown
 
@@ -24,7 +25,7 @@ Put these lines instead of the section emission in emitter.yaml:
 """
 
 
-def list_faults(protocol: str) -> int:
+def list_faults(protocol: WireProtocol) -> int:
     """Print the faults that `--fault` takes with this protocol."""
     kinds = kinds_of(protocol)
     rows = ((name, kind.effect, kind.parameter) for name, kind in kinds.items())
@@ -69,7 +70,7 @@ def serve(
 
 def _store_login(folder: Path, options: Mapping[str, Any]) -> list[str]:
     """Write the secret into a file, as a configuration needs it; return its lines for the login."""
-    protocol = [f"protocol: {INGESTION}"] if options["protocol"] == INGESTION else []
+    protocol = ["protocol: ingestion"] if options["protocol"] == "ingestion" else []
     if protocol and not options["api_key"]:
         return protocol
     name = "api_key" if options["api_key"] else "password"

@@ -16,7 +16,6 @@ from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation, State
 from emitterd.rehearsal.ingestion import IN_PROGRESS, KILLED, UPLOADED
-from emitterd.rehearsal.server import INGESTION
 from emitterd.shutdown import Shutdown
 from support.client import Listener, answering, http_client
 from support.waiting import wait_until
@@ -43,14 +42,14 @@ GOOD = zipped({f"{PROGRAM}.csv": lines(ROW, ROW)})
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """Yield a rig whose server processes each file at once."""
-    with rigged(tmp_path, protocol=INGESTION, process_after_s=0.0) as rig:
+    with rigged(tmp_path, protocol="ingestion", process_after_s=0.0) as rig:
         yield rig
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[Rig]:
     """Yield a rig whose server processes files when the test says so."""
-    with rigged(tmp_path, protocol=INGESTION) as rig:
+    with rigged(tmp_path, protocol="ingestion") as rig:
         yield rig
 
 
@@ -181,7 +180,7 @@ def test_a_status_that_is_not_final_in_time_is_looked_up_first(slow: Rig) -> Non
 
 def test_a_restart_between_upload_and_final_status_sends_nothing_again(tmp_path: Path) -> None:
     """A process that dies after the acceptance leaves a pin; the next one asks, and confirms."""
-    with rigged(tmp_path, protocol=INGESTION) as rig:
+    with rigged(tmp_path, protocol="ingestion") as rig:
         drop(rig)
         stopped = threading.Timer(0.1, rig.shutdown.now.set)
         stopped.start()
@@ -192,7 +191,7 @@ def test_a_restart_between_upload_and_final_status_sends_nothing_again(tmp_path:
         rig.server.process()
         assert uploads(rig) == [(1, UPLOADED)]
         port = rig.server.port
-    with rigged(tmp_path, protocol=INGESTION, port=port) as rig:
+    with rigged(tmp_path, protocol="ingestion", port=port) as rig:
         rig.step()
         row = rig.row(NAME)
         assert (row["state"], row["confirmation"]) == ("delivered", Confirmation.FOUND)
@@ -246,12 +245,12 @@ def test_two_folders_with_one_name_take_turns(slow: Rig) -> None:
 
 def test_a_restart_keeps_other_folders_waiting(tmp_path: Path) -> None:
     """The journal knows which name may be under way, also in the next process."""
-    with rigged(tmp_path, protocol=INGESTION) as rig:
+    with rigged(tmp_path, protocol="ingestion") as rig:
         drop(rig)
         rig.step()
         assert uploads(rig) == [(1, IN_PROGRESS)]
         port = rig.server.port
-    with rigged(tmp_path, protocol=INGESTION, port=port) as rig:
+    with rigged(tmp_path, protocol="ingestion", port=port) as rig:
         drop(rig, OTHER_FOLDER)
         rig.step()
         assert rig.row(OTHER_FOLDER)["error"] == Code.NOT_FINISHED

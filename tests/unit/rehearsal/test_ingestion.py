@@ -15,7 +15,7 @@ from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.rehearsal import ingestion
 from emitterd.rehearsal.faults import FAULTS, kinds_of
 from emitterd.rehearsal.ingestion import IN_PROGRESS, KILLED, PROGRAMS, UPLOADED
-from emitterd.rehearsal.server import INGESTION, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
 from support.waiting import wait_until
 
@@ -111,7 +111,11 @@ def serve(tmp_path: Path, client: httpx.Client) -> Iterator[Serve]:
 
     def start(faults: str = "", **options: Any) -> Sender:  # noqa: ANN401  as the server takes them
         server = RehearsalServer(
-            tmp_path, protocol=INGESTION, faults=fault_list(faults), restart_s=RESTART_S, **options
+            tmp_path,
+            protocol="ingestion",
+            faults=fault_list(faults),
+            restart_s=RESTART_S,
+            **options,
         )
         servers.append(server)
         server.start()

@@ -22,7 +22,6 @@ from emitterd.web.http_server import (
     FORM_MAX_BYTES,
     FORM_TYPE,
     REQUESTS,
-    RESERVED_THREADS,
     SILENCE_S,
     THREADS,
     Request,
@@ -371,9 +370,7 @@ def test_busy_pages_do_not_block_monitoring() -> None:
     own = [Route("/wait", wait), *ROUTES]
     with serving(Endpoint("127.0.0.1", free_port()), own) as server, ExitStack() as stack:
         try:
-            # Less than there are places for: one whose request is not read yet would make room.
-            count = REQUESTS + THREADS
-            clients = [stack.enter_context(server.connect()) for _ in range(count)]
+            clients = [stack.enter_context(server.connect()) for _ in range(CONNECTIONS)]
             for client in clients:
                 client.sendall(b"GET /wait HTTP/1.0\r\n\r\n")
             assert all(begun.acquire(timeout=DEADLINE_S) for _ in range(THREADS))
@@ -523,8 +520,7 @@ def test_at_the_limit_of_threads_the_page_answers(local: Serving, no_threads: No
     """The threads of the pages run from the start: none has to be started for a caller."""
 
     def running() -> bool:
-        names = [thread.name for thread in threading.enumerate()]
-        return sum(name.startswith("http") for name in names) >= THREADS + RESERVED_THREADS
+        return sum(thread.name.startswith("http_") for thread in threading.enumerate()) >= THREADS
 
     wait_until(running, DEADLINE_S, "the threads of the pages run")
     with no_threads():
