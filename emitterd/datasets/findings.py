@@ -29,7 +29,7 @@ class Loss(StrEnum):
     """What the server loses of a file that has the finding."""
 
     SERVICE = "service"
-    """The service itself ends, or refuses the file: emitterd sends no such file."""
+    """The service itself stops, or processes no row: emitterd sends no such file."""
     FILE = "file"
     ROW = "row"
     VALUE = "value"

@@ -8,7 +8,7 @@ probes it. Which code sets which wait:
 - After the failure of one file: its row is due after `Backoff.due_at`.
 - After the failure of a stage: `CircuitBreaker` sets the time of the next probe, also
   with `Backoff.due_at`. While the breaker is open, this time replaces the file's own.
-- If the bucket refuses several files in a row, a file that was not tried yet is a probe after
+- If the upload of several files in a row fails, a file that was not tried yet is a probe after
   `UNTRIED_EVERY_S`, although the pause is longer.
 - If several stages are down, the longest wait applies (`Destination.acquire`).
 - After a refused login: `client.session` sets a lockout, which is in the journal. The

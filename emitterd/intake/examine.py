@@ -30,8 +30,8 @@ MAX_BYTES = 5 * 1024**3
 """The largest object that one POST can make: Amazon S3, "POST Object"."""
 
 PROGRAM_MAX_BYTES = 1024**3
-"""So much of the content of a zip for cQube 5 is unpacked, to compare its checksum: a small zip may
-unpack to any size."""
+"""How much content of a zip for cQube 5 is unpacked to compare its checksum. There is a limit
+because a small zip may unpack to any size."""
 
 INSPECTED_MAX = 1000
 """How many inspections are remembered of files that wait for their admission."""
@@ -218,7 +218,7 @@ class Examiner:
         inspector, settings = self.rules.inspector, self.rules.inspector.settings
         findings: tuple[Finding, ...] = ()
         if settings.programs:
-            # A damaged zip ends the service of cQube 5.
+            # A damaged zip stops the service of cQube 5.
             check_content(read_alive, seen.size_bytes, PROGRAM_MAX_BYTES)
         elif lease is LeaseState.NONE:
             check_content(read_alive, seen.size_bytes, settings.budget_bytes)

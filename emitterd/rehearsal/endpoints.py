@@ -1,4 +1,4 @@
-"""The rehearsal server's endpoints: a request comes in, a response or none goes out."""
+"""The endpoints of the emission protocol: a request comes in, a response or none goes out."""
 
 import hashlib
 import json

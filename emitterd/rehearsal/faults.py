@@ -233,19 +233,19 @@ FAULTS: dict[str, FaultKind] = {
         FaultStage.TOKEN, "the token of a request is refused with 401", respond(BAD_TOKEN)
     ),
     "die-upload": FaultKind(
-        FaultStage.BODY, "the service dies after half of the body", _die_in_body, _DOWN
+        FaultStage.BODY, "the service stops after half of the body", _die_in_body, _DOWN
     ),
     "die-before-answer": FaultKind(
         FaultStage.ANSWER,
-        "the file is stored, then the service dies without an answer",
+        "the file is stored, then the service stops without an answer",
         _die,
         _DOWN,
     ),
     "die-processing": FaultKind(
-        FaultStage.INGEST, "the service dies after its answer, and the file is lost", _never, _DOWN
+        FaultStage.INGEST, "the service stops after its answer, and the file is lost", _never, _DOWN
     ),
     "die-status": FaultKind(
-        FaultStage.STATUS, "the service dies when file-status is requested", _die, _DOWN
+        FaultStage.STATUS, "the service stops when file-status is requested", _die, _DOWN
     ),
     "status-503": FaultKind(
         FaultStage.STATUS, "file-status answers 503", respond(API_UNAVAILABLE), RETRY_AFTER

@@ -1,4 +1,4 @@
-"""What the rehearsal server responds: S3's XML, the emission API's JSON and HTML.
+"""What the rehearsal server responds: S3's XML, the JSON and HTML of both APIs.
 
 The wording is that of the real servers, because clients classify by it.
 """

@@ -3,9 +3,9 @@
 A handler runs in a pool of threads, because it reads the journal. A handler of a route with
 `RequestBody.STREAM` runs in the event loop instead, and reads the body itself.
 
-Whoever waits for its client makes room for others: with too many connections, the server ends the
-oldest that has not sent its whole request or does not read the answer. `/healthz` and `/metrics`
-have threads of their own.
+With too many connections, the server ends the oldest one that waits for its client: the client has
+not sent its whole request, or does not read the answer. `/healthz` and `/metrics` have threads of
+their own.
 
 Measured on 2 busy cores with the limits below: 50 clients with slow headers are cut off after 5 s,
 20 that do not read after 15 s, and beside 10,000 idle connections a request is answered within 2 s.

@@ -286,10 +286,10 @@ class _FailuresByKey:
 class LoginThrottle:
     """Slows down the guessing of passwords. Thread-safe, and of bounded size.
 
-    A wait is never longer than a minute. Who has not guessed does not wait for those who do: a
-    browser in which the user has logged in before has waits of its own, and the first tries from
-    a network address wait for nobody. An attacker at the same address, or at one that is not known,
-    can keep the user waiting who comes with a new browser.
+    A wait is never longer than a minute. An attacker does not keep others waiting: a browser in
+    which the user has logged in before has waits of its own, and the first tries from a network
+    address wait for nobody. There is one exception: the user has a new browser, and the attacker
+    has the same address, or the address is not known.
     """
 
     def __init__(self) -> None:

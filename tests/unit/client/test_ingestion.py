@@ -133,20 +133,6 @@ def test_a_file_without_a_processed_row_is_rejected(rig: Rig, rows: tuple[str, .
     assert uploads(rig) == [(1, UPLOADED)]
 
 
-def test_a_failure_of_the_processing_is_no_delivery(rig: Rig) -> None:
-    """After the status Error the file waits, and the next attempt sends it again."""
-    rig.faults("status-error@1")
-    drop(rig)
-    rig.step()
-
-    row = rig.row(NAME)
-    assert rig.server.fired["status-error"] == 1
-    assert (row["state"], row["error"]) == ("deferred", Code.PROCESSING_FAILED)
-    rig.later()
-    assert rig.state(NAME) is State.DELIVERED
-    assert [pid for pid, _ in uploads(rig)] == [1, 2]
-
-
 def test_an_unknown_program_concerns_this_file_only(rig: Rig) -> None:
     """The server's refusal of a name defers the file, and the next file is delivered."""
     drop(rig, "vsk/unknown.zip", zipped({"unknown.csv": lines(ROW)}))
@@ -212,18 +198,6 @@ def test_an_upload_that_the_server_does_not_know_is_sent_again(rig: Rig) -> None
     assert (row["state"], row["confirmation"]) == ("delivered", Confirmation.ABSENT)
 
 
-def test_a_service_that_died_in_the_processing_gets_the_file_again(rig: Rig) -> None:
-    """A status that stays in progress for long is given up, and the file is sent once more."""
-    rig.faults("die-processing@1")
-    drop(rig)
-    rig.step()
-    assert rig.server.fired["die-processing"] == 1
-    assert uploads(rig) == [(1, IN_PROGRESS)]
-
-    step_until_delivered(rig, NAME)
-    assert uploads(rig) == [(1, IN_PROGRESS), (2, UPLOADED)]
-
-
 def test_two_folders_with_one_name_take_turns(slow: Rig) -> None:
     """While a file's status is not final, no file of its name is sent, from any folder."""
     drop(slow)
@@ -255,23 +229,6 @@ def test_a_restart_keeps_other_folders_waiting(tmp_path: Path) -> None:
         rig.step()
         assert rig.row(OTHER_FOLDER)["error"] == Code.NOT_FINISHED
         assert uploads(rig) == [(1, IN_PROGRESS)]
-
-
-def test_workers_do_not_send_one_name_at_once(slow: Rig) -> None:
-    """A second worker gives its file back while the first one waits for the status."""
-    slow.server.ingestion.process_after_s = 0.15
-    drop(slow)
-    drop(slow, OTHER_FOLDER)
-    others = threading.Thread(target=slow.another_worker().step, args=(0.0,))
-    first = threading.Thread(target=slow.step)
-    for thread in (first, others):
-        thread.start()
-    for thread in (first, others):
-        thread.join(30)
-    step_until_delivered(slow, OTHER_FOLDER)
-    step_until_delivered(slow, NAME)
-    assert len(uploads(slow)) == 2
-    assert killed(slow) == 0
 
 
 def json_answer(document: object, status: str = "200 OK") -> bytes:

@@ -1,4 +1,4 @@
-"""Zips for cQube 5: the name of the zip decides, and what would end the service is found."""
+"""Zips for cQube 5: the name of the zip decides, and what would stop the service is found."""
 
 import zipfile
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_a_name_that_is_no_program_is_blocked(name: str) -> None:
     ],
     ids=map(str, range(12)),
 )
-def test_what_would_end_the_service_is_blocked(data: bytes, code: Code) -> None:
+def test_what_would_stop_the_service_is_blocked(data: bytes, code: Code) -> None:
     """Each of these has a finding of its own, and is never sent."""
     assert blocked(data) == [code]
     assert consequence(code, Loss.SERVICE).startswith("emitterd never sends it")

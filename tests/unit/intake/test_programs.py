@@ -1,4 +1,4 @@
-"""The intake for cQube 5: what would end the service is rejected, with any `spool.catalogue`."""
+"""The intake for cQube 5: what would stop the service is rejected, with any `spool.catalogue`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def put(root: Path, name: str, data: bytes) -> bytes:
     ],
     ids=["csv", "program", "delimiter"],
 )
-def test_what_would_end_the_service_is_rejected(
+def test_what_would_stop_the_service_is_rejected(
     spool_root: Path, journal: Journal, findings: str, name: str, data: bytes, code: Code
 ) -> None:
     """The file is rejected at its admission, with the code of the finding and a remedy."""

@@ -35,7 +35,7 @@ def states(parts: Components) -> list[tuple[str, str | None]]:
 
 
 def test_what_waits_is_examined_again(tmp_path: Path) -> None:
-    """A file that was queued for cQube 4 is not sent unchecked: it would end cQube 5's service."""
+    """A file that was queued for cQube 4 is not sent unchecked: it would stop cQube 5's service."""
     parts = components(tmp_path, "  api_key_env: KEY\n")
     path = make_zip(tmp_path / "drop" / NAME)
     parts.journal.admit([Admission(NAME.encode(), Fingerprint.of(path.stat()), "/programs", 0)])
