@@ -45,7 +45,7 @@ class Endpoints:
         self.processing.open()
 
     def close(self) -> None:
-        """Keep everything: whatever was answered is on disk."""
+        """Do nothing: every object that was confirmed is on disk."""
 
     def routes(self) -> list[tuple[str, str, str, Handler]]:
         """Return method, path, endpoint's name and handler of everything served."""

@@ -57,8 +57,8 @@ class RehearsalServer:
 
     `protocol`: `emission` (cQube 1.1 to 4.1) or `ingestion` (cQube 5). `directory` holds the
     objects, also those of a former run. Port 0 takes a free port at the first start, and keeps it
-    for later ones. With an `api_key` the login is gone, as from cQube 1.7 on, unless a user name or
-    password of one's own is given too. `latency_s`: seconds that every request waits before it is
+    for later ones. With an `api_key` there is no login, as from cQube 1.7 on, unless `username` or
+    `password` is given too. `latency_s`: seconds that every request waits before it is
     served. With `tls` everything is https.
 
     `faults` may be replaced at any time; `fired` counts those that really happened. `requests`
