@@ -5,7 +5,7 @@ A handler runs in a pool of threads, because it reads the journal. A handler of 
 
 With too many connections, the server ends the oldest one that waits for its client: the client has
 not sent its whole request, or does not read the answer. `/healthz` and `/metrics` have threads of
-their own.
+their own. A burst of connections ends no new one before its request can be read.
 
 Measured on 2 busy cores with the limits below: 50 clients with slow headers are cut off after 5 s,
 20 that do not read after 15 s, and beside 10,000 idle connections a request is answered within 2 s.
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
 from http import HTTPStatus
+from itertools import islice, takewhile
 from typing import Any, cast
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -70,6 +71,14 @@ RESERVED_THREADS = 2
 
 CONNECTIONS = 100
 """Number of open connections: few beside the 1024 files that a service may open."""
+
+CONNECTIONS_MAX = 300
+"""The same in a burst. The server may accept 200 connections before it reads the request of the one
+that came before them."""
+
+BURST_S = 0.25
+"""With more than `CONNECTIONS`, a client has this time to send its request before its connection
+makes room."""
 
 REQUESTS = 64
 """Number of pages that are made, or wait for a thread, at the same time. The other connections can
@@ -190,7 +199,7 @@ class HttpServer:
             access_log=False,
             proxy_headers=False,
         )
-        state, connections = ServerState(), list[_Connection]()
+        state, connections = ServerState(), _OpenConnections(loop)
         server = await loop.create_server(
             lambda: _Connection(config, state, connections), sock=listener
         )
@@ -381,11 +390,12 @@ class _Connection(H11Protocol):
     """One connection. uvicorn limits neither its time nor the number of them."""
 
     def __init__(
-        self, config: uvicorn.Config, state: ServerState, open_connections: list["_Connection"]
+        self, config: uvicorn.Config, state: ServerState, open_connections: "_OpenConnections"
     ) -> None:
         super().__init__(config, state, {"connection": self})
         self._open = open_connections
         self._timers: list[asyncio.TimerHandle] = []
+        self.opened_s = self.loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
@@ -394,16 +404,11 @@ class _Connection(H11Protocol):
             (b"date", formatdate(usegmt=True).encode()),
             (b"connection", b"close"),
         ]
-        self._open.append(self)
         self._timers = [
             self.loop.call_later(SILENCE_S, self._abort_silent),
             self.loop.call_later(DEADLINE_S, self.transport.abort),
         ]
-        if len(self._open) > CONNECTIONS:
-            # The oldest that waits for its client makes room. If there is no other, this one does.
-            oldest = next(item for item in self._open if item.waits_for_client)
-            self._open.remove(oldest)
-            oldest.transport.abort()
+        self._open.add(self)
 
     def close_after(self, deadline_s: float) -> None:
         """Close the connection this long from now, in place of its deadline."""
@@ -412,8 +417,7 @@ class _Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self in self._open:
-            self._open.remove(self)
+        self._open.remove(self)
         for timer in self._timers:
             timer.cancel()
 
@@ -431,6 +435,48 @@ class _Connection(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None:
             self.transport.abort()
+
+
+class _OpenConnections:
+    """The open connections, the oldest first. Its methods belong to the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._open: dict[_Connection, None] = {}
+        self._is_planned = False
+
+    def __iter__(self) -> Iterator[_Connection]:
+        return iter(self._open)
+
+    def add(self, connection: _Connection) -> None:
+        """Add a new connection; one that waits for its client makes room, if there are too many."""
+        self._open[connection] = None
+        if len(self._open) > CONNECTIONS_MAX:
+            self._end_oldest(1, self._loop.time())
+        elif len(self._open) > CONNECTIONS:
+            self._plan()
+
+    def remove(self, connection: _Connection) -> None:
+        """Remove a connection that has ended."""
+        self._open.pop(connection, None)
+
+    def _plan(self) -> None:
+        if not self._is_planned:
+            self._is_planned = True
+            self._loop.call_later(BURST_S, self._make_room)
+
+    def _make_room(self) -> None:
+        self._is_planned = False
+        self._end_oldest(len(self._open) - CONNECTIONS, self._loop.time() - BURST_S)
+        if len(self._open) > CONNECTIONS:
+            self._plan()
+
+    def _end_oldest(self, number: int, until_s: float) -> None:
+        old = takewhile(lambda item: item.opened_s <= until_s, self._open)
+        waiting = (item for item in old if item.waits_for_client)
+        for connection in list(islice(waiting, max(0, number))):
+            self.remove(connection)
+            connection.transport.abort()
 
 
 class _AccessControl:

@@ -308,6 +308,45 @@ def test_silent_clients_do_not_block_others(local: Serving) -> None:
     assert ended == [b""]
 
 
+def test_a_burst_of_connections_ends_no_new_one() -> None:
+    """A request that comes with more connections than there may be is read and answered."""
+    gate, loop_gate, stopped = threading.Event(), threading.Event(), threading.Event()
+
+    def wait(_: Request) -> Response:
+        gate.wait(DEADLINE_S)
+        return Response("done")
+
+    async def stop_loop(_: Request) -> Response:
+        stopped.set()
+        loop_gate.wait(DEADLINE_S)
+        return Response("done")
+
+    own = [
+        Route("/wait", wait),
+        Route("/stop", stop_loop, body=RequestBody.STREAM),
+        *ROUTES,
+    ]
+    with serving(Endpoint("127.0.0.1", free_port()), own) as server, ExitStack() as stack:
+        try:
+            for _ in range(REQUESTS):
+                stack.enter_context(server.connect()).sendall(b"GET /wait HTTP/1.0\r\n\r\n")
+            wait_until(lambda: server.get("/")[0] == 503, DEADLINE_S, "no more pages")
+            stack.enter_context(server.connect()).sendall(b"GET /stop HTTP/1.0\r\n\r\n")
+            assert stopped.wait(DEADLINE_S)
+            monitoring = stack.enter_context(server.connect())
+            monitoring.sendall(b"GET /reserved HTTP/1.0\r\n\r\n")
+            silent = [stack.enter_context(server.connect()) for _ in range(CONNECTIONS - 10)]
+            loop_gate.set()
+            answer = read_some(monitoring)
+            ended = read_some(silent[0])
+        finally:
+            loop_gate.set()
+            gate.set()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert ended == b""
+
+
 def slow_body(server: Serving, path: str = "/form") -> socket.socket:
     """Send a request without the end of its body."""
     client = server.connect()
