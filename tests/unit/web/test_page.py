@@ -482,6 +482,13 @@ def test_a_page_with_a_form_is_not_called_read_only(
     assert ("This page is read-only." in desk.ask(path).document.words) is is_said
 
 
+@pytest.mark.parametrize("path", ["/datasets", "/files", "/skipped", "/explain?path=a/b.zip"])
+def test_a_page_that_does_not_update_itself_says_so(desk: Desk, path: str) -> None:
+    """Also with JavaScript: after an action its reader would wait for the result in vain."""
+    text = re.sub(r"<noscript>.*?</noscript>", "", desk.ask(path).text, flags=re.DOTALL)
+    assert "Reload the page to update it." in text
+
+
 def test_files_that_were_only_marked_are_not_denied(desk: Desk) -> None:
     """The figures count them, and the list says why it has none."""
     desk.admit(NAME)
