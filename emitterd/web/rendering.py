@@ -77,6 +77,10 @@ HEADERS: Mapping[str, str] = {
 }
 """The headers of every response to a browser."""
 
+NOT_KEPT = {"Cache-Control": "private, no-store"}
+"""For a page of a user: after the logout, the Back button must not show it. The answer to a form is
+kept, because the browser would send the form again."""
+
 
 NAMES: Mapping[str, Text] = {
     State.QUEUED: Text("queued"),
@@ -296,6 +300,8 @@ def page(
 ) -> Response:
     """Return a whole page: a template that extends `layout.html`."""
     answers: Answers | None = getattr(request.state, "answers", None)
+    if request.method != "POST" and request.state.viewer.name is not None:
+        headers = NOT_KEPT | dict(headers or {})
     if request.method != "POST" or answers is None:
         return html(render(request, template, **values), status, headers)
     name = secrets.token_urlsafe(16)

@@ -108,6 +108,10 @@ def test_an_operator_logs_in_acts_and_logs_out(
         browser.wait_for("Log in")
         assert "Logged in" not in browser.words()
         assert browser.run("return document.cookie") == ""
+        browser.run("history.back()")
+        wait_until(lambda: "explain" in str(browser.run("return location.href")), 20, "back")
+        browser.wait_for("Log in")
+        assert "Logged in" not in browser.words()
     assert violations == {}
 
 

@@ -128,8 +128,6 @@ class PageAccess:
         self._sessions.close(_cookie(request, SESSION, self._address))
         response = redirect("")
         self._set_cookie(request, response, SESSION, "", 0)
-        # Else the Back button shows pages on which the user still seems to be logged in.
-        response.headers["Clear-Site-Data"] = '"cache"'
         return response
 
     def _login_form(

@@ -336,6 +336,15 @@ def test_redirect_a_login_leads_back_to_its_page(site: ServedPage) -> None:
     assert answer.location == "./explain?path=pat/marks.zip"
 
 
+def test_old_sessions_leave_no_page_in_the_browser(site: ServedPage, asha: Visitor) -> None:
+    """After a logout its Back button asks again; only the answer to a form is not asked for."""
+    kept, not_kept = "private, no-cache", "private, no-store"
+    for path in ("/", f"/explain?path={FILE}", "/files", "/nothing"):
+        assert asha.get(path).headers["Cache-Control"] == not_kept
+        assert site.browser().get(path).headers["Cache-Control"] == kept
+    assert asha.act("forget", FILE, confirmation="x").headers["Cache-Control"] == kept
+
+
 def test_old_sessions_are_worth_nothing_after_logout(site: ServedPage, asha: Visitor) -> None:
     """Nor is a copy of the cookie with a form of before: a replay."""
     copy = site.browser()
