@@ -321,11 +321,7 @@ def test_a_burst_of_connections_ends_no_new_one() -> None:
         loop_gate.wait(DEADLINE_S)
         return Response("done")
 
-    own = [
-        Route("/wait", wait),
-        Route("/stop", stop_loop, body=RequestBody.STREAM),
-        *ROUTES,
-    ]
+    own = [Route("/wait", wait), Route("/stop", stop_loop, body=RequestBody.STREAM), *ROUTES]
     with serving(Endpoint("127.0.0.1", free_port()), own) as server, ExitStack() as stack:
         try:
             for _ in range(REQUESTS):
