@@ -274,5 +274,7 @@ class Receipt:
     """Whether the ETag is an MD5 and equals that of the bytes sent."""
     confirmed: bool = False
     """Whether a look-up proved it, because the upload was not answered."""
+    ambiguous: bool = False
+    """Whether the body was sent twice, and the server may have stored the first one as well."""
     rows: dict[str, Any] | None = None
     """The server's counts, if it has processed the file; as in `Tracked`."""

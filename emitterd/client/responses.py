@@ -307,21 +307,22 @@ def is_stale(error: DeliveryError) -> bool:
     return isinstance(error.__cause__, TransportError) and error.__cause__.stale
 
 
-def resend_if_stale(send: Callable[[], T], *, overwrites: bool = True) -> T:
+def resend_if_stale(send: Callable[[], T], *, overwrites: bool = True) -> tuple[T, bool]:
     """Send a body; send it once more if the server had closed the idle connection.
 
-    Then neither the file nor the server failed. `overwrites`: whether a second body replaces the
-    first; if not, a body that was sent to its end is never sent again. Raises what `send` raises.
+    Then neither the file nor the server failed. Return the answer, and whether the server may have
+    stored the first body as well. `overwrites`: whether a second body replaces the first; if not, a
+    body that was sent to its end is never sent again. Raises what `send` raises.
     """
     try:
-        return send()
+        return send(), False
     except DeliveryError as error:
         # The loss of a busy connection can look like that of an idle one.
         if not is_stale(error) or (error.ambiguous and not overwrites):
             raise
         ambiguous = error.ambiguous
     try:
-        return send()
+        return send(), ambiguous
     except DeliveryError as error:
         error.ambiguous = error.ambiguous or ambiguous
         raise

@@ -215,7 +215,7 @@ class Worker:
             verified=receipt.verified,
             sha256=receipt.sha256.hex(),
             attempt=entry.attempts + 1,
-            ambiguous=entry.ambiguous or None,
+            ambiguous=entry.ambiguous or receipt.ambiguous or None,
             confirmed=receipt.confirmed or None,
             duration_s=duration_s,
         )

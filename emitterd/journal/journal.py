@@ -43,7 +43,8 @@ _RECLAIM = 'ambiguous = ambiguous or "grant" is not null'
 """The dead process may have sent the whole body if it had a grant."""
 
 _DELIVER = """key = :key, etag = :etag, sha256 = :sha256, md5 = :md5,
-    verified = :verified, confirmation = coalesce(:confirmation, confirmation),
+    verified = :verified, ambiguous = ambiguous or :ambiguous,
+    confirmation = coalesce(:confirmation, confirmation),
     delivered_at = :now, delivered_to = :server, duration_s = :duration_s, disposal = :disposal,
     "grant" = null, due_at = null, error = null, reason = null"""
 """The receipt. The grant is deleted, because it contains a secret."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from structlog.testing import capture_logs
 
@@ -223,10 +224,12 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     workers: int | None = STREAK,
     delete: bool = False,
     waits: Waits = SHORT_WAITS,
+    idle_s: float = 3600.0,
 ) -> Iterator[Rig]:
     """Set up a rig; called again on the same directory it is a restart.
 
-    `identity`: what the server shows, over https; `trusted`: what the client trusts.
+    `identity`: what the server shows, over https; `trusted`: what the client trusts. `idle_s`:
+    after how long a connection counts as idle. On a busy machine each would.
     """
     # The longest delay every time: nothing is due before a test says so.
     rule = backoff or Backoff(INITIAL_S, 600.0, uniform=lambda _, high: high)
@@ -242,6 +245,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
             tls=identity.server_context() if identity else None,
         ) as server,
         http_client(limits, tls=_trusting(trusted), shutdown=shutdown) as client,
+        patch("emitterd.client.sockets.IDLE_S", idle_s),
         capture_logs() as events,
     ):
         rig = Rig(

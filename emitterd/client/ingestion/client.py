@@ -146,7 +146,7 @@ class IngestionClient(ApiClient):
 
         As `EmissionClient.deliver`; a file without a processed row is rejected.
         """
-        body = resend_if_stale(
+        body, _ = resend_if_stale(
             lambda: self._post(grant, file, fingerprint, on_sent), overwrites=False
         )
         md5, sha256 = body.hashing.md5, body.hashing.sha256

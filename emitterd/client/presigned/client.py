@@ -6,6 +6,7 @@ Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from typing import IO
 
 from emitterd.client.api import ApiClient
@@ -104,7 +105,10 @@ class PresignedClient(ApiClient):
         self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None = None
     ) -> Receipt:
         """Post the file to its pinned key, as `EmissionClient.deliver`."""
-        return resend_if_stale(lambda: self._deliver(grant, file, fingerprint, on_sent))
+        receipt, ambiguous = resend_if_stale(
+            lambda: self._deliver(grant, file, fingerprint, on_sent)
+        )
+        return replace(receipt, ambiguous=ambiguous)
 
     def _deliver(
         self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None

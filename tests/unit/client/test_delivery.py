@@ -305,7 +305,10 @@ def stored(small: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 def test_an_upload_on_a_connection_that_ended_is_repeated_at_once(
     small: Path, stored: bytes
 ) -> None:
-    """If the server closes an idle connection, no failed attempt is counted, and nothing waits."""
+    """If the server closes an idle connection, no failed attempt is counted, and nothing waits.
+
+    The receipt says that the server may have had the first body as well.
+    """
 
     def serve(bucket: Listener, connection: socket.socket) -> None:
         bucket.hear(connection)
@@ -320,6 +323,7 @@ def test_an_upload_on_a_connection_that_ended_is_repeated_at_once(
         assert len(bucket.heard) == 3
         assert bucket.lines == 2
     assert [receipt.verified for receipt in receipts] == [True, True]
+    assert [receipt.ambiguous for receipt in receipts] == [False, True]
 
 
 def test_what_was_ambiguous_before_the_repetition_stays_so(small: Path, stored: bytes) -> None:

@@ -53,6 +53,22 @@ def test_after_a_lost_answer_the_same_key_is_written(rig: Rig) -> None:
     assert (line["ambiguous"], line["attempt"]) == (True, 2)
 
 
+def test_an_answer_that_an_idle_connection_loses_is_on_record(tmp_path: Path) -> None:
+    """The body is sent again at once, and the receipt says that there were two."""
+    with rigged(tmp_path, idle_s=0.0) as rig:
+        rig.faults("lost-answer@1")
+        rig.drop(NAME)
+        rig.step()
+
+        [stored] = rig.server.objects.values()
+        row = rig.row(NAME)
+        [line] = rig.logged("file.delivered")
+    assert rig.server.fired["lost-answer"] == 1
+    assert stored.posts == 2
+    assert (row["state"], row["ambiguous"]) == ("delivered", 1)
+    assert (line["ambiguous"], line["attempt"]) == (True, 1)
+
+
 def test_a_grant_that_expired_after_a_lost_answer_leaves_a_trace(tmp_path: Path) -> None:
     """Only here a second object exists, and the journal has both keys."""
     # Shorter than the margin: every attempt needs a grant of its own.
