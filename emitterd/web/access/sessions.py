@@ -289,7 +289,7 @@ class LoginThrottle:
     A wait is never longer than a minute. An attacker does not keep others waiting: a browser in
     which the user has logged in before has waits of its own, and the first tries from a network
     address wait for nobody. There is one exception: the user has a new browser, and the attacker
-    has the same address, or the address is not known.
+    has the same address or hundreds of others, or the address is not known.
     """
 
     def __init__(self) -> None:

@@ -224,6 +224,19 @@ def test_a_file_that_the_operator_has_not_seen_is_not_marked(
     assert site.users() == set()
 
 
+def test_a_file_that_is_gone_is_not_said_to_be_sent_again(site: ServedPage, asha: Visitor) -> None:
+    """To forget it then only matters for a file that comes again."""
+    promise, address = "Forget this file, and send it again", f"/explain?path={FILE}"
+    drop(site)
+    assert promise in asha.get(address).text
+    (site.desk.root / FILE).unlink()
+    gone = asha.get(address)
+
+    assert promise not in gone.text
+    assert "If the same file comes again, emitterd sends it" in gone.text
+    assert "forget" in gone.operations
+
+
 def test_a_rejected_file_that_is_not_whole_cannot_be_marked(
     site: ServedPage, asha: Visitor
 ) -> None:

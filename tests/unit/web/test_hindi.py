@@ -124,6 +124,15 @@ def ask(desk: Desk, path: str) -> Answered:
     return desk.ask(path, accept_language="hi-IN,hi;q=0.9,en;q=0.8")
 
 
+def test_the_history_of_a_rejection_is_in_hindi(desk: Desk) -> None:
+    """Its versions name what the inspection found by the titles of the codes."""
+    answer = ask(desk, "/explain?path=pat/rejected.zip")
+    versions = answer.text.partition('id="versions-title"')[2]
+
+    assert "शीर्ष पंक्ति इस डेटासेट की नहीं है" in versions
+    assert "the header is not" not in versions
+
+
 def every_alarm() -> list[Alarm]:
     """Return an alarm of each code."""
     now = time.time()
