@@ -182,6 +182,9 @@ def upload_error(status: int, headers: Mapping[str, str], body: bytes) -> Delive
     elif status >= 500:  # noqa: PLR2004  5xx
         error.decision, error.code = Decision.DEFER, Code.BUCKET_TROUBLE
         error.ambiguous = status in _MAYBE_STORED
+    elif status < 300:  # noqa: PLR2004  2xx
+        # Another success than the service's own 200, as of a gateway: it may have the file.
+        error.ambiguous = True
     elif _NO_SCHEMA in body:
         error.code = Code.UNKNOWN_PROGRAM
     return error

@@ -7,7 +7,7 @@ file is lost without a message.
 
 import csv
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -19,11 +19,12 @@ from emitterd.datasets.csv_header import CheckedHeader, check_header
 from emitterd.datasets.csv_rows import RowChecker
 from emitterd.datasets.csv_text import LINE_MAX_BYTES, CsvTextReader
 from emitterd.datasets.findings import Finding, Loss, Severity, finding, quoted
-from emitterd.datasets.zip_integrity import FileHeader, ReadAt
+from emitterd.datasets.zip_integrity import FileHeader, ReadAt, single_file_flaw
 from emitterd.datasets.zip_members import (
     Content,
     DamagedZip,
     choose_csv,
+    listed,
     not_inspected,
     server_files,
     shown_name,
@@ -147,19 +148,15 @@ def inspect(
         report.read_bytes, report.whole = text.read_bytes, text.whole
         findings = findings + text.findings
     if base is not None:
-        unclear = report.member is None
-        findings = [_of_program(finding, unclear=unclear) for finding in findings]
+        findings = [_of_program(finding) for finding in findings]
     report.findings = tuple(sorted(findings, key=lambda finding: finding.code))
     return report
 
 
-def _of_program(finding: Finding, *, unclear: bool) -> Finding:
-    """Return a finding with what it means to cQube 5; `unclear`: which file is the CSV."""
+def _of_program(finding: Finding) -> Finding:
+    """Return a finding with what it means to cQube 5."""
     if finding.code in _BAD_TEXT:
         return replace(finding, loses=Loss.VALUE)
-    if finding.code is Code.SEVERAL_FILES and not unclear:
-        # The service opens the CSV by its name.
-        return replace(finding, loses=Loss.NOTHING)
     return replace(finding, loses=Loss.SERVICE) if finding.loses is Loss.FILE else finding
 
 
@@ -182,6 +179,7 @@ class _Inspection:
                 return
         csv_file, findings = choose_csv(files)
         self.findings += findings
+        self._check_directory(read_at, size_bytes, files)
         unreadable = next(filter(None, map(unpack_problem, files)), None)
         if unreadable is not None:
             self.findings.append(unreadable)
@@ -199,6 +197,22 @@ class _Inspection:
         limit_bytes = max(self._settings.budget_bytes, _MINIMUM_BYTES)
         self.text = CsvTextReader(Content(read_at, csv_file, limit_bytes).read, limit_bytes)
         self._inspect_text(self.text)
+
+    def _check_directory(
+        self, read_at: ReadAt, size_bytes: int, files: Sequence[FileHeader]
+    ) -> None:
+        """Report what would keep the service of cQube 5 from unpacking the zip.
+
+        It unpacks every file and folder of the zip, and ends if it cannot unpack one of them.
+        """
+        if self._base is None:
+            return
+        if len(files) > 1:
+            if all(finding.code is not Code.SEVERAL_FILES for finding in self.findings):
+                expected = Text("one CSV, and no folder")
+                self.findings.append(finding(Code.SEVERAL_FILES, expected, listed(files)))
+        elif files and (flaw := single_file_flaw(read_at, size_bytes, files[0].name)):
+            self.findings.append(finding(Code.UNREADABLE_ZIP, Text("a plain zip of one CSV"), flaw))
 
     def _fits_program(self, csv_file: FileHeader, base: bytes) -> bool:
         """Tell whether the service of cQube 5 can unpack and find the CSV; report why not."""

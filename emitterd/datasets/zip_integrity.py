@@ -117,6 +117,35 @@ def zip_flaw(read_at: ReadAt, size_bytes: int) -> str | None:
     return _first_file_flaw(read_at, directory)
 
 
+def single_file_flaw(read_at: ReadAt, size_bytes: int, name: bytes) -> str | None:
+    """Return why adm-zip would not find the file `name`, the only one of a whole zip, or None.
+
+    It takes the last bytes that look like an end record, counts the files by it, and names them as
+    the directory does. Source: adm-zip 0.5.10, with which ingestion-ms unpacks.
+    """
+    directory = zip_directory(read_at, size_bytes)
+    record = _find_end(read_at, size_bytes)
+    if directory is None or record is None:
+        return Text("no zip end record closes at the end of the file")
+    end_at, end, _ = record
+    behind_bytes = size_bytes - end_at - _END.size
+    if behind_bytes > _COMMENT_MAX_BYTES:
+        return f"{behind_bytes} bytes follow the zip's end record"
+    at = max(0, end_at - _LOCATOR.size)
+    tail = read_at(at, size_bytes - at)
+    is_zip64 = directory.ends_at != end_at
+    if is_zip64 != tail.startswith(_LOCATOR_SIGNATURE) or tail.count(_END_SIGNATURE) > 1:
+        return Text("a comment that looks like a second end record")
+    if is_zip64:
+        counts = _END64.unpack(read_at(directory.ends_at, _END64.size))[6:8]
+    else:
+        counts = _END.unpack(end)[3:5]
+    entries = list(directory_entries(read_at(directory.at, directory.size_bytes)))
+    if counts != (1, 1) or [entry.name for entry in entries] != [name]:
+        return Text("a directory that does not name this one file")
+    return None
+
+
 def directory_entries(data: bytes) -> Iterator[FileHeader]:
     """Yield the entries of a directory up to the first that is incomplete."""
     at = 0

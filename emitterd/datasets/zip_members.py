@@ -333,11 +333,11 @@ def choose_csv(entries: Iterable[FileHeader]) -> tuple[FileHeader | None, list[F
     files = [entry for entry in entries if not entry.is_folder]
     data = [entry for entry in files if not _from_mac(entry)]
     if not data:
-        found = _listed(files) if files else Text("no file")
+        found = listed(files) if files else Text("no file")
         return None, [finding(Code.NO_FILE_IN_ZIP, Text("one CSV"), found)]
     findings = []
     if len(files) > 1:
-        findings.append(finding(Code.SEVERAL_FILES, Text("one CSV"), _listed(files)))
+        findings.append(finding(Code.SEVERAL_FILES, Text("one CSV"), listed(files)))
     if len(data) > 1:
         data = [entry for entry in data if entry.name.lower().endswith(b".csv")]
     return data[0] if len(data) == 1 else None, findings
@@ -354,7 +354,8 @@ def _from_mac(file: FileHeader) -> bool:
     return in_folder or base == b".DS_Store" or base.startswith(b"._")
 
 
-def _listed(files: Sequence[FileHeader]) -> str:
+def listed(files: Sequence[FileHeader]) -> str:
+    """Return how many files there are, and the names of the first."""
     names = [
         quoted(shown_name(file)) + (" (which a Mac adds)" if _from_mac(file) else "")
         for file in files[:_NAMES_SHOWN_MAX]

@@ -261,7 +261,7 @@ class IngestionClient(ApiClient):
         answer = self._ask(RequestKind.STATUS, None, query)
         if answer.status == _BAD_REQUEST:
             return None
-        return parse(answer.body)
+        return parse(answer.body, program)
 
     def _is_abandoned(self, program: str, status: UploadStatus) -> bool:
         """Tell whether a status that is not final has been the same for very long."""

@@ -5,12 +5,14 @@ The answer is not trusted: a count that is none counts as absent. Source: ingest
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, Stage
 from emitterd.text import printable
 
 COUNT_MAX = 10**15
+PID_MAX = 2**63 - 1
 _UPLOADED = "Uploaded"
 _FAILED = "Error"
 
@@ -69,16 +71,30 @@ class UploadStatus:
         return DeliveryError(decision, code, reason, stage=Stage.BUCKET)
 
 
-def parse(body: bytes) -> UploadStatus:
-    """Read an answer of `file-status`. Raises `DeliveryError` if it is none."""
+def parse(body: bytes, program: str) -> UploadStatus:
+    """Read an answer of `file-status` for a program. Raises `DeliveryError` if it is none."""
+    record: Any = {}
     try:
         record = json.loads(body)["response"]
-        pid, state = int(record["pid"]), str(record["file_status"])
-    except (ValueError, LookupError, TypeError, RecursionError, OverflowError) as error:
-        reason = "the answer to file-status has no pid and file_status"
-        raise DeliveryError(Decision.PAUSE, Code.MALFORMED_ANSWER, reason) from error
+        pid, state = _pid(record["pid"]), record["file_status"]
+        name = record.get("file_name", f"{program}.zip")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pid = state = name = None
+    if pid is None or not isinstance(state, str):
+        reason = f"the answer to file-status about {program}.zip has no pid and file_status"
+        raise DeliveryError(Decision.PAUSE, Code.MALFORMED_ANSWER, reason)
+    if name != f"{program}.zip":
+        reason = f"the answer to file-status about {program}.zip is about {name!s:.200}"
+        raise DeliveryError(Decision.PAUSE, Code.MALFORMED_ANSWER, reason)
     names = ("total_data_count", "processed_data_count", "error_data_count")
     return UploadStatus(pid, printable(state)[:200], *(_count(record.get(name)) for name in names))
+
+
+def _pid(value: object) -> int | None:
+    """Return a number that the database of the service can have; None if it is none."""
+    text = "" if isinstance(value, bool) or not isinstance(value, int | str) else str(value)
+    is_number = text.isascii() and text.isdigit()
+    return int(text) if is_number and 0 < int(text) <= PID_MAX else None
 
 
 def _count(value: object) -> int | None:

@@ -274,12 +274,39 @@ def test_a_configured_token_goes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"response": {"pid": "x", "file_status": "Uploaded"}}', b"<html>"]
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"<html>",
+        b"[" * 100_000,
+        b'{"response": []}',
+        b'{"response": {"pid": 1, "file_status": {}}}',
+        *(
+            b'{"response": {"pid": %s, "file_status": "Uploaded"}}' % pid
+            for pid in (b'"x"', b'"1_0"', b"true", b"1.5", b"0", b"-5", b"1e400", b"9" * 19)
+        ),
+        b'{"response": {"pid": "%s", "file_status": "Uploaded"}}' % (b"9" * 6000),
+    ],
+    ids=lambda body: body[:50].decode(),
 )
 def test_an_answer_without_pid_and_status_pauses(body: bytes) -> None:
-    """What is no status of an upload is not guessed at."""
+    """What is no status of an upload is not guessed at; the message names the file."""
     with pytest.raises(DeliveryError) as raised:
-        parse(body)
+        parse(body, PROGRAM)
+    assert (raised.value.code, raised.value.decision) == (Code.MALFORMED_ANSWER, Decision.PAUSE)
+    assert f"{PROGRAM}.zip" in raised.value.reason
+
+
+@pytest.mark.parametrize("pid", [7, "7"])
+def test_a_status_of_another_file_pauses(pid: object) -> None:
+    """A mixed-up answer, as of a cache, is not taken for the end of this upload."""
+    record = {"pid": pid, "file_name": "nas_all-dashboard.zip", "file_status": "Uploaded"}
+    body = json.dumps({"response": record}).encode()
+    assert parse(body, "nas_all-dashboard").pid == 7
+    with pytest.raises(DeliveryError, match=r"is about nas_all-dashboard\.zip") as raised:
+        parse(body, PROGRAM)
     assert (raised.value.code, raised.value.decision) == (Code.MALFORMED_ANSWER, Decision.PAUSE)
 
 
@@ -302,7 +329,7 @@ def test_what_a_status_means(
     """Success is `Uploaded` with processed rows; without any count it is not final yet."""
     names = ("total_data_count", "processed_data_count", "error_data_count")
     record = {"pid": "7", "file_status": status, **dict(zip(names, counts, strict=True))}
-    read = parse(json.dumps({"response": record}).encode())
+    read = parse(json.dumps({"response": record}).encode(), PROGRAM)
     assert (read.pid, read.final, read.good) == (7, final, good)
 
 
@@ -310,6 +337,14 @@ def test_what_a_status_means(
     ("status", "body", "decision", "code", "ambiguous"),
     [
         (200, b"<html>log in</html>", Decision.PAUSE, Code.MALFORMED_ANSWER, True),
+        (
+            201,
+            b'{"message": "File is being processed"}',
+            Decision.PAUSE,
+            Code.MALFORMED_ANSWER,
+            True,
+        ),
+        (204, b"", Decision.PAUSE, Code.MALFORMED_ANSWER, True),
         (302, b"", Decision.PAUSE, Code.MALFORMED_ANSWER, False),
         (400, b'{"message": "File is required"}', Decision.REFUSE, Code.REQUEST_REFUSED, False),
         (

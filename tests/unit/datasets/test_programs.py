@@ -86,11 +86,51 @@ def test_what_would_stop_the_service_is_blocked(data: bytes, code: Code) -> None
     assert consequence(code, Loss.SERVICE).startswith("emitterd never sends it")
 
 
-def test_files_of_a_mac_beside_the_csv_do_not_matter() -> None:
-    """The service opens the CSV by its name: the finding is a note."""
-    data = zipped({f"{PROGRAM}.csv": CSV, f"__MACOSX/._{PROGRAM}.csv": b"x"})
-    [finding] = report(data).findings
-    assert (finding.code, finding.level) == (Code.SEVERAL_FILES, Severity.NOTE)
+EXTRAS = {
+    "a file of a Mac": {f"__MACOSX/._{PROGRAM}.csv": b"x"},
+    "a text": {"readme.txt": b"x"},
+    "a folder": {"folder/": b""},
+    "a folder with the name of the CSV": {f"{PROGRAM}.csv/": b""},
+    "a name that is too long for a disk": {"r" * 300: b"x"},
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
+@pytest.mark.parametrize("first", [False, True])
+def test_whatever_is_beside_the_csv_is_blocked(extra: dict[str, bytes], *, first: bool) -> None:
+    """The service unpacks everything in a zip, and ends if it cannot unpack one file of it."""
+    csv_file = {f"{PROGRAM}.csv": CSV}
+    data = zipped({**extra, **csv_file} if first else {**csv_file, **extra})
+    assert blocked(data) == [Code.SEVERAL_FILES]
+
+
+def changed(offset: int, value: bytes) -> bytes:
+    """Return the right zip with other bytes at an offset of its end record."""
+    at = len(GOOD) - 22 + offset
+    return GOOD[:at] + value + GOOD[at + len(value) :]
+
+
+COMMENT = b"PK\x05\x06" + bytes(range(40))
+UNCOUNTED = {
+    "more padding than the service searches": GOOD + bytes(0x10000),
+    "a long comment and padding": changed(20, b"\x40\x9c") + b"x" * 40_000 + bytes(40_000),
+    "an end record in the comment": changed(20, bytes([len(COMMENT), 0])) + COMMENT,
+    "no file on this disk": changed(8, b"\0\0"),
+}
+
+
+@pytest.mark.parametrize("data", UNCOUNTED.values(), ids=UNCOUNTED)
+def test_a_zip_whose_directory_the_service_does_not_find_is_blocked(data: bytes) -> None:
+    """The service searches 64 KiB for the last end record, and reads the directory by it."""
+    assert blocked(data) == [Code.UNREADABLE_ZIP]
+
+
+@pytest.mark.parametrize(
+    "data", [GOOD + bytes(0xFFFF), changed(20, b"\x05\0") + b"hello"], ids=["padding", "comment"]
+)
+def test_padding_and_a_comment_do_not_matter(data: bytes) -> None:
+    """The service finds the end record in front of them."""
+    assert blocked(data) == []
 
 
 def test_the_place_of_a_program_has_its_exact_name() -> None:
