@@ -164,7 +164,9 @@ def test_errors_are_found_in_journald(service: Service) -> None:
     service.drop(f"{SPOOL}/{path}")
     wait_until(lambda: service.logged("--priority=err"), DEADLINE_S, "an error")
     service.server.faults = FaultList()
-    service.wait_for(path, "delivered")
+    # journald may be behind.
+    last = [f"EMITTERD_PATH={path}", "EMITTERD_EVENT=file.delivered"]
+    wait_until(lambda: service.logged(*last), DEADLINE_S, "the delivery in the journal")
     errors = service.logged("--priority=err")
     of_path = service.logged(f"EMITTERD_PATH={path}")
 

@@ -4,7 +4,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from emitterd.shutdown import Shutdown
@@ -105,9 +105,9 @@ class Serving:
             lines = {"Host": "localhost", **headers}
             head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
             caller.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
-            answer = http.client.HTTPResponse(caller, method=method)
-            answer.begin()
-            return answer.status, answer.headers, answer.read().decode()
+            with closing(http.client.HTTPResponse(caller, method=method)) as answer:
+                answer.begin()
+                return answer.status, answer.headers, answer.read().decode()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -137,9 +137,9 @@ class Visitor:
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)
         with self._connect() as caller:
             caller.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
-            answer = http.client.HTTPResponse(caller, method=method)
-            answer.begin()
-            result = Answer(answer.status, answer.headers, answer.read().decode())
+            with closing(http.client.HTTPResponse(caller, method=method)) as answer:
+                answer.begin()
+                result = Answer(answer.status, answer.headers, answer.read().decode())
         for line in result.headers.get_all("Set-Cookie", []):
             self.set_cookies.append(line)
             for name, morsel in SimpleCookie(line).items():
