@@ -228,7 +228,7 @@ class Journal(Database):
     # The grant.
 
     def unconfirmed(self, entry: Entry) -> list[bytes]:
-        """Return the paths of other entries that wait and whose upload may be under way.
+        """Return the paths of other entries whose upload may be under way.
 
         Their grants are pinned and their answers were lost. If that is true of this entry too,
         only entries with an earlier grant count: two must not wait for each other.

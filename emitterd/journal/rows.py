@@ -184,8 +184,13 @@ PIN = """update entry set
 """Pin a grant. An earlier key is kept where its object may exist."""
 
 UNCONFIRMED = """select path from entry where "grant" is not null
-    and state in ('queued', 'deferred') and ambiguous and id <> ? and granted_at < ?"""
-"""Waiting entries of which an upload may be under way at the server. Uses an index."""
+    and state in ('queued', 'delivering', 'deferred', 'held')
+    and ambiguous and id <> ? and granted_at < ?"""
+"""Entries that did not end, and of which an upload may be under way at the server.
+
+Also a claimed one, whose worker may not have begun, and a held one: its look-up would take the next
+upload of its name for its own.
+"""
 
 PROCESSED = """insert into tracked (id, state, looks, looked_at, rows)
     values (?, 'processed', 1, ?, ?)"""

@@ -43,7 +43,7 @@ from emitterd.errors import Decision, DeliveryError, Stage
 from emitterd.failpoints import Point, reach
 from emitterd.model import Confirmation, Fingerprint, Grant, Receipt
 from emitterd.shutdown import Shutdown
-from emitterd.text import masked
+from emitterd.text import display, masked
 from emitterd.units import DAY_S
 
 NAME_BUSY_S = 2.0
@@ -118,8 +118,9 @@ class IngestionClient(ApiClient):
                 raise _busy(program)
             self._under_way.add(program)
         try:
-            if any(program_of(other) == program for other in unconfirmed()):
-                raise _busy(program)
+            for other in unconfirmed():
+                if program_of(other) == program:
+                    raise _busy(program, other)
             yield
         finally:
             with self._lock:
@@ -324,8 +325,10 @@ def _receipt(
     )
 
 
-def _busy(program: str) -> DeliveryError:
+def _busy(program: str, other: bytes | None = None) -> DeliveryError:
     reason = f"another upload of {program}.zip must end first"
+    if other is not None:
+        reason += f": the answer to that of {display(other)} was lost; if it is held, release it"
     return DeliveryError(
         Decision.WAIT, Code.NOT_FINISHED, reason, stage=Stage.GRANT, retry_after_s=NAME_BUSY_S
     )

@@ -4,7 +4,9 @@ import time
 from dataclasses import replace
 
 from emitterd.journal.journal import Journal
+from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.model import Entry, Grant
+from emitterd.shutdown import Shutdown
 from support.journal import LOST, NOW, PATH, admission, grant, receipt
 
 FIRST, SECOND = b"a/x.zip", b"b/x.zip"
@@ -36,6 +38,21 @@ def test_a_lost_answer_is_unconfirmed_for_other_files(journal: Journal) -> None:
     assert journal.unconfirmed(first) == []
     journal.pin(second, grant("key-2"))
     assert journal.unconfirmed(first) == []
+
+
+def test_a_lost_answer_is_unconfirmed_until_its_entry_ends(journal: Journal) -> None:
+    """A worker that has claimed it may not have begun, and a held one is looked up later."""
+    lost(journal, FIRST, grant())
+    second = claimed(journal, SECOND)
+    again = journal.claim(time.time() + 4000)
+    assert again is not None
+    assert again.path == FIRST
+
+    assert journal.unconfirmed(second) == [FIRST]
+    journal.defer(again, LOST, time.time() + 3000, charge=True)
+    hold = OperationRequest(Operation.HOLD, (FIRST,))
+    assert Operations(journal, Shutdown()).apply(hold, "asha", lambda _: None).done == 1
+    assert journal.unconfirmed(second) == [FIRST]
 
 
 def test_two_lost_answers_do_not_wait_for_each_other(journal: Journal) -> None:
