@@ -9,6 +9,7 @@ pytest.importorskip("selenium", reason="extra browser is missing: selenium")
 
 from support.browser import Browser
 from support.office import Office
+from support.waiting import wait_until
 
 WRONG = "school_master/school_mst.zip"
 PAGES = ("", "datasets", "files", f"explain?path={WRONG}", "skipped", "inspect", "nothing")
@@ -48,6 +49,14 @@ def test_an_office_that_prefers_hindi_reads_hindi(
         browser.wait_for("1 फ़ाइल अस्वीकृत है, और बदली नहीं गई")
         assert "क्या करें पहली पंक्ति को जाँच में बताए अनुसार ठीक करें।" in browser.words()
         assert english(browser) == []
+        browser.open(office.page("skipped"))
+
+        def rejection() -> bool:
+            browser.reload()
+            return "फ़ाइल डेटासेट के प्रारूप से मेल नहीं खाती" in browser.words()
+
+        wait_until(rejection, 20, "the rejection by the title of its code")
+        assert "The header is not" not in browser.words()
         for page in PAGES:
             browser.open(office.page(page))
             assert english(browser) == [], page
