@@ -77,6 +77,7 @@ class Code(StrEnum):
     NOT_INSPECTED = "E236"
     QUOTES = "E237"
     CSV_NAME = "E238"
+    TOO_LARGE_TO_UNPACK = "E239"
     UNEVEN_ROWS = "E240"
     BAD_DATE = "E241"
     MISSING_VALUE = "E242"

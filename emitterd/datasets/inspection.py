@@ -44,6 +44,10 @@ _BAD_TEXT = frozenset({Code.NOT_UTF8, Code.LONG_LINE, Code.QUOTES})
 """What cQube 5 may read all the same: it has no limits of NiFi."""
 _PROGRAM_METHODS = (0, 8)
 """No compression, and deflate."""
+_ZIP_MAX_BYTES = 2**31 - 1
+"""Node.js reads no larger file at once. Seen with version 20."""
+_CSV_MAX_BYTES = 2**32 - 1
+"""Node.js 15 to 21 have no larger buffer."""
 _DELIMITERS = {b"|": Text("| (pipe)"), b";": Text("; (semicolon)"), b"\t": Text("a tab")}
 
 
@@ -213,6 +217,12 @@ class _Inspection:
                 self.findings.append(finding(Code.SEVERAL_FILES, expected, listed(files)))
         elif files and (flaw := single_file_flaw(read_at, size_bytes, files[0].name)):
             self.findings.append(finding(Code.UNREADABLE_ZIP, Text("a plain zip of one CSV"), flaw))
+
+        for file in files[:1]:
+            if size_bytes > _ZIP_MAX_BYTES or file.size_bytes > _CSV_MAX_BYTES:
+                expected = Text("a zip of less than 2 GiB, with a CSV of less than 4 GiB")
+                sizes = f"{format_size(size_bytes)}, {format_size(file.size_bytes)}"
+                self.findings.append(finding(Code.TOO_LARGE_TO_UNPACK, expected, sizes))
 
     def _fits_program(self, csv_file: FileHeader, base: bytes) -> bool:
         """Tell whether the service of cQube 5 can unpack and find the CSV; report why not."""

@@ -1,6 +1,8 @@
 """Zips for cQube 5: the name of the zip decides, and what would stop the service is found."""
 
+import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,27 @@ INSPECTOR = Inspector(CATALOGUE, InspectionSettings(programs=True))
 def report(data: bytes, path: str = PATH, inspector: Inspector = INSPECTOR) -> Report:
     """Inspect a zip under this path."""
     return inspector.report(path.encode(), Counted(data), len(data))
+
+
+def sparse_zip(csv_bytes: int) -> tuple[Callable[[int, int], bytes], int]:
+    """Return a reader of a stored zip whose CSV has this size, mostly of zeros, and its size."""
+    small = zipped({f"{PROGRAM}.csv": b""}, zipfile.ZIP_STORED)
+    directory_at = small.index(b"PK\x01\x02")
+    end_at = len(small) - 22
+    sizes = struct.pack("<LL", csv_bytes, csv_bytes)
+    head = small[:18] + sizes + small[26:directory_at]
+    directory = small[directory_at : directory_at + 20] + sizes + small[directory_at + 28 : end_at]
+    at = struct.pack("<L", len(head) + csv_bytes)
+    tail = directory + small[end_at : end_at + 16] + at + small[-2:]
+    tail_at = len(head) + csv_bytes
+
+    def read_at(offset: int, count: int) -> bytes:
+        before = head[offset : offset + count]
+        zeros = max(0, min(offset + count, tail_at) - max(offset, len(head)))
+        after = tail[max(0, offset - tail_at) : max(0, offset + count - tail_at)]
+        return before + bytes(zeros) + after
+
+    return read_at, tail_at + len(tail)
 
 
 def blocked(data: bytes, path: str = PATH) -> list[Code]:
@@ -131,6 +154,16 @@ def test_a_zip_whose_directory_the_service_does_not_find_is_blocked(data: bytes)
 def test_padding_and_a_comment_do_not_matter(data: bytes) -> None:
     """The service finds the end record in front of them."""
     assert blocked(data) == []
+
+
+@pytest.mark.parametrize("zip_bytes", [2**31 - 1, 2**31])
+def test_a_zip_that_the_service_cannot_read_at_once_is_blocked(zip_bytes: int) -> None:
+    """From 2 GiB on Node.js refuses to read it, and the service ends."""
+    csv_bytes = zip_bytes - len(zipped({f"{PROGRAM}.csv": b""}, zipfile.ZIP_STORED))
+    # Only the sizes of these headers are right; the content between them is not read.
+    findings = INSPECTOR.report(PATH.encode(), *sparse_zip(csv_bytes)).findings
+    codes = [finding.code for finding in blocking(findings)]
+    assert (Code.TOO_LARGE_TO_UNPACK in codes) == (zip_bytes >= 2**31)
 
 
 def test_the_place_of_a_program_has_its_exact_name() -> None:
