@@ -40,6 +40,7 @@ WRAP = 1 << 32
 SIZES_FOLLOW = 0x8
 """The flag of a file whose sizes and CRC follow its data, in a data descriptor."""
 _UTF8 = 0x800
+_ENCRYPTED = 0x1
 
 
 class Directory(NamedTuple):
@@ -141,7 +142,8 @@ def single_file_flaw(read_at: ReadAt, size_bytes: int, name: bytes) -> str | Non
     else:
         counts = _END.unpack(end)[3:5]
     entries = list(directory_entries(read_at(directory.at, directory.size_bytes)))
-    if counts != (1, 1) or [entry.name for entry in entries] != [name]:
+    names = [entry.name for entry in entries if not entry.flags & _ENCRYPTED]
+    if counts != (1, 1) or names != [name]:
         return Text("a directory that does not name this one file")
     return None
 

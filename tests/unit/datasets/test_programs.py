@@ -139,6 +139,9 @@ UNCOUNTED = {
     "a long comment and padding": changed(20, b"\x40\x9c") + b"x" * 40_000 + bytes(40_000),
     "an end record in the comment": changed(20, bytes([len(COMMENT), 0])) + COMMENT,
     "no file on this disk": changed(8, b"\0\0"),
+    "encrypted, says the directory": GOOD.replace(
+        b"PK\x01\x02\x14\x03\x14\0\0", b"PK\x01\x02\x14\x03\x14\0\1"
+    ),
 }
 
 
