@@ -1,4 +1,4 @@
-"""What a client of an emission API does, whichever protocol the server speaks.
+"""What a client of an emission API does, with each protocol.
 
 Code above `client` uses this interface only. The two protocols are `presigned` and `ingestion`.
 """

@@ -137,7 +137,7 @@ def quoted(text: str) -> str:
 
 
 def blocking(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings of a file that is never sent, whatever `spool.catalogue` says."""
+    """Return the findings of a file that is never sent, with any `spool.catalogue`."""
     return [finding for finding in findings if finding.loses is Loss.SERVICE]
 
 

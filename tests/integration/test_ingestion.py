@@ -1,7 +1,7 @@
 """cQube 5: each fault of the service, and what becomes of the file it strikes.
 
 A worker meets the fault, on real sockets; then the fault is gone and the file is delivered, once
-or with its doubt on record. emitterd never kills the service, whatever the service does.
+or with its doubt on record. emitterd never kills the service.
 """
 
 import hashlib
@@ -345,7 +345,7 @@ def test_once_delivers_and_says_what_it_did_not_send(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("catalogue", ["off", "warn", "enforce"])
 def test_a_file_that_would_kill_the_service_is_never_sent(tmp_path: Path, catalogue: str) -> None:
-    """Whatever the catalogue is set to, such a file stays here, and is reported."""
+    """With any `spool.catalogue`, such a file stays here, and is reported."""
     text = program_csv(NAME)
     with RehearsalServer(tmp_path / "server", protocol="ingestion", process_after_s=0.1) as server:
         site = Installation(tmp_path, server.url, protocol="ingestion", spool_catalogue=catalogue)

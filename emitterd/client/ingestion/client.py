@@ -108,7 +108,7 @@ class IngestionClient(ApiClient):
     def exclusive(
         self, path: bytes, unconfirmed: Callable[[], Collection[bytes]]
     ) -> Iterator[None]:
-        """Let only one attempt run for each program, whatever the folder.
+        """Let only one attempt run for each program, also from another folder.
 
         Entering raises `DeliveryError` while another upload is, or may be, under way.
         """
@@ -155,7 +155,7 @@ class IngestionClient(ApiClient):
         try:
             status = self._wait(grant, self._waits.final_s)
         except DeliveryError as error:
-            # The service has the file: whatever fails now, it may be processed.
+            # The service has the file, and may process it, also if something fails now.
             error.ambiguous = True
             raise
         if status is None:

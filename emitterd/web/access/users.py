@@ -32,7 +32,7 @@ PASSWORD_MIN, PASSWORD_MAX = 12, 256
 USERS_MAX = 200
 _FILE_MAX_BYTES = 64 * 1024
 _OTHERS = stat.S_IRWXO | stat.S_IWGRP
-"""Only the owner may read or write the file: whoever adds a line to it can log in."""
+"""Only the owner may read or write the file: anyone who can add a line to it can log in."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 _HASH = re.compile(

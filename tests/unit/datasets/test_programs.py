@@ -120,7 +120,7 @@ EXTRAS = {
 
 @pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
 @pytest.mark.parametrize("first", [False, True])
-def test_whatever_is_beside_the_csv_is_blocked(extra: dict[str, bytes], *, first: bool) -> None:
+def test_a_zip_with_more_than_the_csv_is_blocked(extra: dict[str, bytes], *, first: bool) -> None:
     """The service unpacks everything in a zip, and ends if it cannot unpack one file of it."""
     csv_file = {f"{PROGRAM}.csv": CSV}
     data = zipped({**extra, **csv_file} if first else {**csv_file, **extra})
@@ -170,7 +170,7 @@ def test_a_zip_that_the_service_cannot_read_at_once_is_blocked(zip_bytes: int) -
 
 
 def test_the_place_of_a_program_has_its_exact_name() -> None:
-    """Whatever a file is called, it has to get the name of the chosen program."""
+    """A file with any name has to get that of the chosen program."""
     title = f"programs/{PROGRAM}"
     assert CATALOGUE.place(b"nas_all-dashboard_1.zip", title) == PATH.encode()
     assert [dataset.title for dataset in CATALOGUE.guess(f"{PROGRAM}.zip")] == [title]

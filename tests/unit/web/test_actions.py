@@ -193,7 +193,7 @@ def test_an_operation_never_falls_back_to_another_name(site: ServedPage, asha: V
 def test_a_name_can_be_typed_as_it_is_seen(
     site: ServedPage, asha: Visitor, name: str, typed: str
 ) -> None:
-    """Whatever characters the keyboard gives for a letter, and however many spaces there are."""
+    """With each way to type a letter, and any number of spaces."""
     site.desk.admit(name.encode())
     assert asha.act("forget", name, confirmation="x").status == 400
     assert asha.act("forget", name, confirmation=typed).status == 303

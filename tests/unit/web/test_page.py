@@ -518,8 +518,8 @@ def test_phrases() -> None:
         ),
         (Text("{path} lies outside", path=display(b"marks")), "marks lies outside."),
         (
-            Text("{reason}: {remedy}", reason=Text("it broke"), remedy="mend it"),
-            "It broke: mend it.",
+            Text("{reason}: {remedy}", reason=Text("it broke"), remedy="correct it"),
+            "It broke: correct it.",
         ),
         (Text("{one}; {two}", one=Text("{path} went", path=display(b"a")), two="b"), "a went; b."),
         (Text("{number} files", number=3), "3 files."),
