@@ -209,20 +209,19 @@ class _Inspection:
 
         It unpacks every file and folder of the zip, and ends if it cannot unpack one of them.
         """
-        if self._base is None:
+        if self._base is None or not files:
             return
+        first = files[0]
         if len(files) > 1:
             if all(finding.code is not Code.SEVERAL_FILES for finding in self.findings):
                 expected = Text("one CSV, and no folder")
                 self.findings.append(finding(Code.SEVERAL_FILES, expected, listed(files)))
-        elif files and (flaw := single_file_flaw(read_at, size_bytes, files[0].name)):
+        elif flaw := single_file_flaw(read_at, size_bytes, first.name):
             self.findings.append(finding(Code.UNREADABLE_ZIP, Text("a plain zip of one CSV"), flaw))
-
-        for file in files[:1]:
-            if size_bytes > _ZIP_MAX_BYTES or file.size_bytes > _CSV_MAX_BYTES:
-                expected = Text("a zip of less than 2 GiB, with a CSV of less than 4 GiB")
-                sizes = f"{format_size(size_bytes)}, {format_size(file.size_bytes)}"
-                self.findings.append(finding(Code.TOO_LARGE_TO_UNPACK, expected, sizes))
+        if size_bytes > _ZIP_MAX_BYTES or first.size_bytes > _CSV_MAX_BYTES:
+            expected = Text("a zip of less than 2 GiB, with a CSV of less than 4 GiB")
+            sizes = f"{format_size(size_bytes)}, {format_size(first.size_bytes)}"
+            self.findings.append(finding(Code.TOO_LARGE_TO_UNPACK, expected, sizes))
 
     def _fits_program(self, csv_file: FileHeader, base: bytes) -> bool:
         """Tell whether the service of cQube 5 can unpack and find the CSV; report why not."""

@@ -8,6 +8,7 @@ since the epoch.
 """
 
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -73,9 +74,6 @@ _UNCHARGE = """update entry set attempts = attempts - 1
 _MAKE_DUE = """update entry set due_at = min(due_at, ?)
     where state = 'deferred' and error = ?"""
 
-
-MAX_INSTANT = 1e12
-"""Later than any instant, in seconds since the epoch."""
 
 UNCHANGED = "unchanged"
 """The outcome of known content: it leaves no row, and no state has this name."""
@@ -234,7 +232,7 @@ class Journal(Database):
         only entries with an earlier grant count: two must not wait for each other.
         """
         own = entry.grant if entry.ambiguous else None
-        before = own.granted_at if own is not None else MAX_INSTANT
+        before = own.granted_at if own is not None else math.inf
         return [row[0] for row in self.read(statements.UNCONFIRMED, (entry.id, before))]
 
     def granted_at(self, path: bytes) -> float:

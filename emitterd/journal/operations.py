@@ -282,9 +282,10 @@ def _change(
     else:
         after = _apply_verb(connection, known.id, operation, now)
     if after is None:
-        refusal = Text("it is {state}", state=Text(before))
         if before is State.DELIVERING:
             refusal = Text("it is being uploaded")
+        else:
+            refusal = Text("it is {state}", state=Text(before))
         if remedy := REMEDIES.get((operation, before)):
             refusal = Text("{reason}: {remedy}", reason=refusal, remedy=remedy)
         return OperationResult(path, before, before, refusal)

@@ -151,11 +151,12 @@ def redirect(address: str) -> Response:
 
 def file_address(path: str) -> str:
     """Return the address of the page of a file."""
+    if not isinstance(path, ShownPath):
+        return f"explain?path={quote(path, errors='surrogateescape')}"
     # With `exact` it is not read as a person may have typed or copied it.
-    raw = path.raw if isinstance(path, ShownPath) else path.encode("utf-8", "surrogateescape")
-    text = raw.decode("utf-8", "surrogateescape")
+    text = path.raw.decode("utf-8", "surrogateescape")
     exact = "&exact=1" if text != text.strip() or "\\" in text else ""
-    return f"explain?path={quote(raw)}{exact if isinstance(path, ShownPath) else ''}"
+    return f"explain?path={quote(path.raw)}{exact}"
 
 
 def form_value(path: str) -> str:
