@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,71 +23,43 @@ from emitterd.model import State
 from emitterd.rehearsal.faults import FaultStage
 from support.client import LOOPBACK, PATIENT, Identity, Listener, make_identity, silent_port, sparse
 from support.faults import ALL_FAULTS
+from support.outcomes import BRISK, ENDINGS, LARGE_BYTES, LATE, MIB, Struck, fault_of, struck_by
 from support.worker import Rig, rigged
 
 pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
 
 NAME = "pat/exam.zip"
-MIB = 1024 * 1024
-LARGE = 48 * MIB
-"""Half of it is more than the buffers of both ends take, though they grow with use."""
-
-LATE = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1)
-BRISK = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=100 * MIB)
 HASTY = TransferLimits(connect_s=0.4, stall_s=20.0, minimum_bytes_s=1)
 WORKERS = 8
 TURNS = 6
-ENDINGS = ("file.delivered", "file.rejected", "file.withdrawn")
-
-
-@dataclass(frozen=True, slots=True)
-class Struck:
-    """The outcome of an attempt that meets the fault, and the requests until delivery.
-
-    `error`: one of these codes. `posts`: how often the object was stored in the end.
-    `parks`: the destination is to blame, and nothing is charged to the file.
-    """
-
-    error: tuple[str | None, ...] = (None,)
-    parks: bool = False
-    ambiguous: bool = False
-    posts: int = 1
-    limits: TransferLimits = PATIENT
-    large: bool = False
-    state: State = State.DEFERRED
-
-
-def parked(*error: str, ambiguous: bool = False) -> Struck:
-    """Return an outcome that concerns the destination."""
-    return Struck(error, parks=True, ambiguous=ambiguous)
 
 
 def lost(error: str, limits: TransferLimits = PATIENT) -> Struck:
     """Return an attempt that stored the object and cannot know it."""
-    return Struck((error,), ambiguous=True, posts=2, limits=limits)
+    return Struck((error,), ambiguous=True, uploads=2, limits=limits)
 
 
 ARRIVED = Struck(state=State.DELIVERED)
 MENU = {
     # Whether the connection stood already is a matter of microseconds.
-    "reset-connect": parked("E302", "E305"),
-    "auth-error": parked("E401"),
-    "auth-500": parked("E408"),
-    "no-login": parked("E401"),
-    "429:1:1": parked("E409"),
-    "api-500": parked("E408"),
-    "api-503:1:1": parked("E408"),
-    "api-503": parked("E408"),
-    "api-401": parked("E402"),
-    "api-captive-portal": parked("E406"),
+    "reset-connect": Struck.parked("E302", "E305"),
+    "auth-error": Struck.parked("E401"),
+    "auth-500": Struck.parked("E408"),
+    "no-login": Struck.parked("E401"),
+    "429:1:1": Struck.parked("E409"),
+    "api-500": Struck.parked("E408"),
+    "api-503:1:1": Struck.parked("E408"),
+    "api-503": Struck.parked("E408"),
+    "api-401": Struck.parked("E402"),
+    "api-captive-portal": Struck.parked("E406"),
     "slow-grant:1:0.2": ARRIVED,
     "slow-grant:1:60": Struck(("E306",), parks=True, limits=LATE),
-    "malformed-grant": parked("E406"),
-    "grant-missing-fields": parked("E406"),
-    "huge-grant": parked("E406"),
-    "deep-grant": parked("E406"),
-    "hostile-grant": parked("E407"),
-    "hostile-link-local": parked("E407"),
+    "malformed-grant": Struck.parked("E406"),
+    "grant-missing-fields": Struck.parked("E406"),
+    "huge-grant": Struck.parked("E406"),
+    "deep-grant": Struck.parked("E406"),
+    "hostile-grant": Struck.parked("E407"),
+    "hostile-link-local": Struck.parked("E407"),
     "early-403": Struck(("E503",)),
     "denied": Struck(("E503",)),
     "filter": Struck(("E508",)),
@@ -103,14 +74,14 @@ MENU = {
     "503:1:7": Struck(("E501",)),
     "500": Struck(("E501",), ambiguous=True),
     "expired@1": ARRIVED,
-    "expired": parked("E509"),
-    "signature": parked("E503"),
-    "no-such-bucket": parked("E504"),
-    "too-large": Struck(("E505",), state=State.REJECTED, posts=0),
+    "expired": Struck.parked("E509"),
+    "signature": Struck.parked("E503"),
+    "no-such-bucket": Struck.parked("E504"),
+    "too-large": Struck(("E505",), state=State.REJECTED, uploads=0),
     "request-timeout": Struck(("E501",)),
-    "captive-portal": parked("E508", ambiguous=True),
+    "captive-portal": Struck.parked("E508", ambiguous=True),
     "redirect": ARRIVED,
-    "redirect-foreign": parked("E506"),
+    "redirect-foreign": Struck.parked("E506"),
     "lost-answer": lost("E307"),
     "truncated-answer": lost("E307"),
     "garbage": lost("E307"),
@@ -124,22 +95,8 @@ MENU = {
 
 def drop(rig: Rig, *, large: bool = False) -> bytes:
     """Drop the file; return its bytes."""
-    content = os.urandom(LARGE) if large else b"id|name\n1|one\n"
+    content = os.urandom(LARGE_BYTES) if large else b"id|name\n1|one\n"
     return rig.drop(NAME, content).read_bytes()
-
-
-def struck_by(rig: Rig, expected: Struck) -> None:
-    """Hold what stands in the journal after an attempt that met a fault."""
-    row = rig.row(NAME)
-    assert row["state"] == expected.state
-    assert row["error"] in expected.error
-    charged = expected.state is State.DEFERRED and not expected.parks
-    assert row["attempts"] == charged
-    assert bool(row["ambiguous"]) == expected.ambiguous
-    assert len(rig.logged("destination.down")) == expected.parks
-    assert (rig.destination.down is not None) == expected.parks
-    if expected.state is not State.DELIVERED:
-        assert not rig.logged("file.delivered")
 
 
 def arrives(rig: Rig, content: bytes, posts: int = 1) -> None:
@@ -168,8 +125,8 @@ def test_each_fault_of_the_server(tmp_path: Path, menu: str, expected: Struck) -
         rig.faults(menu)
         rig.step()
 
-        assert rig.server.fired[menu.partition("@")[0].partition(":")[0]]
-        struck_by(rig, expected)
+        assert rig.server.fired[fault_of(menu)]
+        struck_by(rig, NAME, expected)
         if expected.state is State.REJECTED:
             assert not rig.server.objects
             return
@@ -179,12 +136,12 @@ def test_each_fault_of_the_server(tmp_path: Path, menu: str, expected: Struck) -
         if "E401" in expected.error:
             # A refused login is not asked again for half a minute.
             rig.send_to(rig.server.url)
-        arrives(rig, content, expected.posts)
+        arrives(rig, content, expected.uploads)
 
 
 def test_every_fault_of_the_menu_is_tried() -> None:
     """A new fault of an upload needs a line in the table; those of reading have their own."""
-    tried = {item.partition("@")[0].partition(":")[0] for item in MENU}
+    tried = {fault_of(item) for item in MENU}
     reading = {FaultStage.READ, FaultStage.LIST, FaultStage.DOWNLOAD, FaultStage.OBJECT}
     ingestion = {FaultStage.TOKEN, FaultStage.INGEST, FaultStage.STATUS}
     others = reading | ingestion | {FaultStage.PROCESS}
@@ -238,7 +195,7 @@ def test_each_fault_on_the_way_to_the_login(tmp_path: Path, answer: bytes, error
         rig.step()
 
         assert other.heard
-        struck_by(rig, parked(error))
+        struck_by(rig, NAME, Struck.parked(error))
         rig.send_to(rig.server.url)
         arrives(rig, content)
 
@@ -249,7 +206,7 @@ def test_a_refused_connection(tmp_path: Path) -> None:
         content = drop(rig)
         rig.server.stop()
         rig.step()
-        struck_by(rig, parked("E302"))
+        struck_by(rig, NAME, Struck.parked("E302"))
         rig.server.start()
         arrives(rig, content)
 
@@ -260,7 +217,7 @@ def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
         content = drop(rig)
         rig.send_to("http://cqube.invalid/data")
         rig.step()
-        struck_by(rig, parked("E301"))
+        struck_by(rig, NAME, Struck.parked("E301"))
         rig.send_to(rig.server.url)
         arrives(rig, content)
 
@@ -271,7 +228,7 @@ def test_a_host_that_is_silent(tmp_path: Path) -> None:
         content = drop(rig)
         rig.send_to(f"http://{LOOPBACK}:{port}/data")
         rig.step()
-        struck_by(rig, parked("E304"))
+        struck_by(rig, NAME, Struck.parked("E304"))
         rig.send_to(rig.server.url)
         arrives(rig, content)
 
@@ -303,7 +260,7 @@ def test_a_certificate_that_is_refused(
     with rigged(tmp_path, identity=wrong, trusted=wrong) as rig:
         content, port = drop(rig), rig.server.port
         rig.step()
-        struck_by(rig, parked("E303"))
+        struck_by(rig, NAME, Struck.parked("E303"))
         assert expected in rig.row(NAME)["reason"]
         assert not rig.server.requests
     with rigged(tmp_path, identity=identity, trusted=identity, port=port) as rig:
@@ -324,7 +281,7 @@ def test_a_handshake_that_fails(tmp_path: Path, identity: Identity) -> None:
             rig.send_to(f"https://{LOOPBACK}:{plain.port}/data")
             rig.step()
             assert plain.lines
-        struck_by(rig, parked("E303"))
+        struck_by(rig, NAME, Struck.parked("E303"))
         rig.send_to(rig.server.url)
         arrives(rig, content)
 
@@ -335,7 +292,7 @@ def test_a_grant_without_tls_from_an_api_with_it(tmp_path: Path, identity: Ident
         drop(rig)
         rig.faults("hostile-link-local")
         rig.step()
-        struck_by(rig, parked("E407"))
+        struck_by(rig, NAME, Struck.parked("E407"))
         assert "http, the API's is https" in rig.row(NAME)["reason"]
         assert not rig.server.objects
 
@@ -378,7 +335,7 @@ def test_a_refusal_early_in_a_huge_body(tmp_path: Path) -> None:
         rig.step()
 
         assert rig.server.fired["early-403"] == 1
-        struck_by(rig, MENU["early-403"])
+        struck_by(rig, NAME, MENU["early-403"])
         sent = sum(count for kind, count in rig.watcher.seen if kind == "sent")
         assert sent < 256 * MIB
         assert not rig.server.objects
@@ -464,7 +421,7 @@ def test_a_cut_at_an_offset(tmp_path: Path, content: bytes, offset: int) -> None
             assert cut.cuts == 1
             # What the kernel has taken was handed over, also where it never arrived.
             sent = rig.row(NAME)["error"] == "E307"
-            struck_by(rig, Struck(("E307" if sent else "E305",), ambiguous=sent))
+            struck_by(rig, NAME, Struck(("E307" if sent else "E305",), ambiguous=sent))
             assert not rig.server.objects
             arrives(rig, whole)
             assert rig.reached("upload-url") == 1

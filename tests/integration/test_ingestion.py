@@ -21,7 +21,7 @@ import pytest
 
 from emitterd.client.ingestion.client import IngestionClient, Waits
 from emitterd.client.session import Credentials
-from emitterd.client.sockets import IDLE_S, TransferLimits
+from emitterd.client.sockets import IDLE_S
 from emitterd.codes import Code
 from emitterd.errors import DeliveryError
 from emitterd.model import Fingerprint, State
@@ -32,6 +32,7 @@ from emitterd.shutdown import Shutdown
 from support.client import PATIENT, http_client
 from support.faults import TEST_FAULTS, fault_list
 from support.installation import Installation
+from support.outcomes import BRISK, ENDINGS, LARGE_BYTES, LATE, Struck, fault_of, struck_by
 from support.samples import PROGRAM_FOLDER, program_csv
 from support.waiting import wait_until
 from support.worker import LATER_S, Rig, rigged
@@ -39,14 +40,8 @@ from support.worker import LATER_S, Rig, rigged
 pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
 
 NAME = f"{PROGRAM_FOLDER}/diksha_etb_plays-per-capita.zip"
-LARGE_BYTES = 48 * 1024 * 1024
-"""Half of it is more than the buffers of both ends take."""
-
-LATE = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1)
-BRISK = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=100 * 1024 * 1024)
 DEADLINE_S = 30.0
 PROCESS_AFTER_S = 0.1
-ENDINGS = ("file.delivered", "file.rejected", "file.withdrawn")
 
 
 PATIENT_WAITS = Waits(first_s=0.01, longest_s=0.2, final_s=30.0, absent_s=1.0, abandoned_s=600.0)
@@ -55,34 +50,18 @@ NEVER_FINAL = Waits(first_s=0.01, longest_s=0.2, final_s=0.5, absent_s=1.0, aban
 
 
 @dataclass(frozen=True, slots=True)
-class Struck:
-    """The outcome of an attempt that meets the fault, and the uploads until delivery.
+class StruckProgram(Struck):
+    """The outcome for the file of a program. `uploads`: how many records the service has of it."""
 
-    `error`: one of these codes. `uploads`: how many of the service's records are this file's.
-    `parks`: the destination is to blame, and nothing is charged to the file.
-    """
-
-    error: tuple[str | None, ...] = (None,)
-    parks: bool = False
-    ambiguous: bool = False
-    uploads: int = 1
-    limits: TransferLimits = PATIENT
     waits: Waits = PATIENT_WAITS
-    large: bool = False
-    state: State = State.DEFERRED
     frees: Callable[[Rig], None] | None = None
     """What happens at the server before the file can be delivered."""
 
 
-def parked(*error: str, ambiguous: bool = False) -> Struck:
-    """Return an outcome that concerns the destination."""
-    return Struck(error, parks=True, ambiguous=ambiguous)
-
-
-def unfinished(*, uploads: int = 1, frees: Callable[[Rig], None] | None = None) -> Struck:
+def unfinished(*, uploads: int = 1, frees: Callable[[Rig], None] | None = None) -> StruckProgram:
     """Return an outcome of a file whose status stays as it is."""
     error = (Code.NOT_FINISHED,)
-    return Struck(error, ambiguous=True, uploads=uploads, waits=NEVER_FINAL, frees=frees)
+    return StruckProgram(error, ambiguous=True, uploads=uploads, waits=NEVER_FINAL, frees=frees)
 
 
 def finish(rig: Rig) -> None:
@@ -90,32 +69,32 @@ def finish(rig: Rig) -> None:
     rig.server.process()
 
 
-ARRIVED = Struck(state=State.DELIVERED)
+ARRIVED = StruckProgram(state=State.DELIVERED)
 MENU = {
-    "reset-connect": parked("E302", "E305"),
-    "no-login": parked("E401"),
+    "reset-connect": StruckProgram.parked("E302", "E305"),
+    "no-login": StruckProgram.parked("E401"),
     "bad-token@1": ARRIVED,
-    "bad-token": parked("E402"),
+    "bad-token": StruckProgram.parked("E402"),
     "status-503@1": ARRIVED,
-    "status-503": parked("E408"),
-    "status-503:1:1": parked("E408"),
+    "status-503": StruckProgram.parked("E408"),
+    "status-503:1:1": StruckProgram.parked("E408"),
     "die-status@1:0": ARRIVED,
-    "die-status:1:0": parked("E305"),
-    "black-hole": Struck(("E306",), limits=LATE, large=True),
-    "reset": Struck(("E305",), large=True),
-    "reset:1:0": Struck(("E307",), ambiguous=True),
-    "slow-reader:1:65536": Struck(("E306",), limits=BRISK, large=True),
-    "503": Struck(("E501",)),
-    "captive-portal": parked("E406", ambiguous=True),
-    "lost-answer": Struck(("E307",), ambiguous=True),
-    "slow-answer:1:60": Struck(("E307",), ambiguous=True, limits=LATE),
-    "die-upload:1:0": Struck(("E305",), large=True),
-    "die-before-answer:1:0": Struck(("E307",), ambiguous=True, uploads=2, waits=NEVER_FINAL),
+    "die-status:1:0": StruckProgram.parked("E305"),
+    "black-hole": StruckProgram(("E306",), limits=LATE, large=True),
+    "reset": StruckProgram(("E305",), large=True),
+    "reset:1:0": StruckProgram(("E307",), ambiguous=True),
+    "slow-reader:1:65536": StruckProgram(("E306",), limits=BRISK, large=True),
+    "503": StruckProgram(("E501",)),
+    "captive-portal": StruckProgram.parked("E406", ambiguous=True),
+    "lost-answer": StruckProgram(("E307",), ambiguous=True),
+    "slow-answer:1:60": StruckProgram(("E307",), ambiguous=True, limits=LATE),
+    "die-upload:1:0": StruckProgram(("E305",), large=True),
+    "die-before-answer:1:0": StruckProgram(("E307",), ambiguous=True, uploads=2, waits=NEVER_FINAL),
     "die-processing:1:0": unfinished(uploads=2),
     "endless": unfinished(frees=finish),
-    "status-error": Struck((Code.PROCESSING_FAILED,), uploads=2),
+    "status-error": StruckProgram((Code.PROCESSING_FAILED,), uploads=2),
     "error-rows:1:1": ARRIVED,
-    "no-rows": Struck((Code.NOTHING_PROCESSED,), state=State.REJECTED),
+    "no-rows": StruckProgram((Code.NOTHING_PROCESSED,), state=State.REJECTED),
 }
 
 
@@ -156,19 +135,6 @@ def killed(rig: Rig) -> list[str]:
     return [cause for cause in KILLED if rig.server.fired[cause]]
 
 
-def struck_by(rig: Rig, expected: Struck) -> None:
-    """Hold what stands in the journal after an attempt that met a fault."""
-    row = rig.row(NAME)
-    assert row["state"] == expected.state
-    assert row["error"] in expected.error
-    charged = expected.state is State.DEFERRED and not expected.parks
-    assert row["attempts"] == charged
-    assert bool(row["ambiguous"]) == expected.ambiguous
-    assert len(rig.logged("destination.down")) == expected.parks
-    if expected.state is not State.DELIVERED:
-        assert not rig.logged("file.delivered")
-
-
 def arrives(rig: Rig, content: bytes, count: int = 1) -> None:
     """Deliver the file now that nothing is wrong; the receipt is that of the last upload."""
 
@@ -192,15 +158,15 @@ def arrives(rig: Rig, content: bytes, count: int = 1) -> None:
 
 
 @pytest.mark.parametrize(("menu", "expected"), MENU.items(), ids=list(MENU))
-def test_each_fault_of_the_service(tmp_path: Path, menu: str, expected: Struck) -> None:
+def test_each_fault_of_the_service(tmp_path: Path, menu: str, expected: StruckProgram) -> None:
     """What a fault does to one attempt, and that the file is delivered after it."""
     with served(tmp_path, limits=expected.limits, waits=expected.waits) as rig:
         content = drop(rig, large=expected.large)
         rig.faults(menu)
         rig.step()
 
-        assert rig.server.fired[menu.partition("@")[0].partition(":")[0]]
-        struck_by(rig, expected)
+        assert rig.server.fired[fault_of(menu)]
+        struck_by(rig, NAME, expected)
         assert not killed(rig)
         if expected.state is State.REJECTED:
             return
@@ -216,7 +182,7 @@ def test_each_fault_of_the_service(tmp_path: Path, menu: str, expected: Struck) 
 
 def test_every_fault_of_the_protocol_is_tried() -> None:
     """A new fault of cQube 5 needs a line in the table."""
-    tried = {item.partition("@")[0].partition(":")[0] for item in MENU}
+    tried = {fault_of(item) for item in MENU}
 
     assert tried == kinds_of("ingestion").keys() - TEST_FAULTS.keys()
 
