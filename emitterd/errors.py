@@ -180,7 +180,10 @@ class Decision(StrEnum):
     WITHDRAW = "withdraw"
     """The file is gone or changed; its next version is another entry."""
     INTERRUPT = "interrupt"
-    """The daemon is stopping: back to the queue; the attempt is not counted."""
+    """The daemon is stopping, or another host may have the file now.
+
+    Back to the queue; the attempt is not counted.
+    """
 
 
 class Stage(StrEnum):

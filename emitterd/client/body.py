@@ -27,6 +27,9 @@ of 256 KiB to 1 MiB. A reused buffer would gain nothing, because h11 copies ever
 OnSent = Callable[[int], None]
 """Gets the size in bytes of each part of a body that a socket took."""
 
+MayFinish = Callable[[], bool]
+"""Tells, without a wait, whether the last bytes of a body may be sent now."""
+
 
 class Body:
     """The body of one attempt. Iterate it once, and always close it."""
@@ -39,15 +42,18 @@ class Body:
         *,
         file_name: str = "file.zip",
         on_sent: OnSent | None = None,
+        may_finish: MayFinish | None = None,
     ) -> None:
         """Prepare the body of a file that was just opened.
 
         `file_name`: the name of the part. The bucket ignores it, so no path of this host is sent.
+        `may_finish` is asked directly before the last bytes are sent; None for always.
         """
         boundary = secrets.token_hex(16)
         self._file = file
         self._expected = expected
         self.on_sent = on_sent
+        self.may_finish = may_finish
         self._head = (
             b"".join(_field(boundary, name, value) for name, value in fields.items())
             + (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import IO, TYPE_CHECKING, Protocol
 
-from emitterd.client.body import OnSent
+from emitterd.client.body import MayFinish, OnSent
 from emitterd.client.session import Credentials
 from emitterd.errors import DeliveryError, Stage
 from emitterd.model import Confirmation, Fingerprint, Grant, Receipt
@@ -71,13 +71,19 @@ class EmissionClient(Protocol):
         """Ask for what an upload of this path needs. Raises `DeliveryError`."""
 
     def deliver(
-        self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None = None
+        self,
+        grant: Grant,
+        file: IO[bytes],
+        fingerprint: Fingerprint,
+        on_sent: OnSent | None = None,
+        may_finish: MayFinish | None = None,
     ) -> Receipt:
         """Upload the file and return the receipt.
 
         `on_sent` is called with the size in bytes of each part that a socket took: of the file, and
-        of the form around it. Raises `DeliveryError`, and `FileError` if the file changed
-        meanwhile.
+        of the form around it. `may_finish` is asked directly before the last bytes of the body; if
+        it says no, the attempt ends as INTERRUPT and the server stores nothing. Raises
+        `DeliveryError`, and `FileError` if the file changed meanwhile.
         """
 
     def look_up(self, grant: Grant, path: bytes, size_bytes: int, digests: Digests) -> Receipt:

@@ -97,8 +97,8 @@ class HttpClient:
     ) -> Response:
         """Send one request and return its answer, with any status.
 
-        Raises `TransportError` if no answer came, `Stopped` if the daemon stops, and what the
-        body raises.
+        Raises `TransportError` if no answer came, `Stopped` if the daemon stops, `Withheld` if the
+        body may not be finished, and what the body raises.
         """
         parsed, proxy = self._route(url)
         host = parsed.netloc.decode("ascii")
@@ -106,6 +106,8 @@ class HttpClient:
         deadlines = Deadlines(self._limits, self._shutdown, limit_bytes)
         if isinstance(content, Body):
             deadlines.throttle, deadlines.on_sent = self._throttle, content.on_sent
+            deadlines.may_finish = content.may_finish
+            deadlines.body_left_bytes = content.size_bytes
             fields["Content-Type"] = content.content_type
             fields["Content-Length"] = str(content.size_bytes)
         elif content is not None:

@@ -69,6 +69,10 @@ class Stopped(Exception):
     """The daemon is stopping, so the request was given up."""
 
 
+class Withheld(Exception):
+    """The last bytes of a body were not sent, because `Body.may_finish` did not allow it."""
+
+
 _ANY_API: dict[int, tuple[Decision, Code]] = {
     404: (Decision.PAUSE, Code.NOT_AN_EMISSION_API),
     405: (Decision.PAUSE, Code.NOT_AN_EMISSION_API),
@@ -292,7 +296,7 @@ def s3_code(body: bytes) -> str:
 
 @contextmanager
 def as_delivery_errors(request: RequestKind, body: Body | None = None) -> Iterator[None]:
-    """Raise `DeliveryError` in place of `TransportError` and `Stopped`.
+    """Raise `DeliveryError` in place of `TransportError`, `Stopped` and `Withheld`.
 
     `body`: the one that is sent; once it is `sent`, the object may be in the bucket.
     """
@@ -303,6 +307,12 @@ def as_delivery_errors(request: RequestKind, body: Body | None = None) -> Iterat
         raise transport_error(request, error.code, str(error), body_sent=sent) from error
     except Stopped as error:
         raise interrupted(ambiguous=body is not None and body.sent) from error
+    except Withheld as error:
+        # Not ambiguous, although the body had handed over its last piece: S3 "never adds partial
+        # objects" (PutObject, Amazon S3 API reference), and cQube 5's parser of forms fails
+        # without the closing boundary.
+        reason = "this host has lost its claim of the file, so it did not finish the upload"
+        raise DeliveryError(Decision.INTERRUPT, Code.CONNECTION_LOST, reason) from error
 
 
 def is_stale(error: DeliveryError) -> bool:

@@ -6,11 +6,14 @@ its whole answer in time. A stop of the daemon ends it within `POLL_S`.
 """
 
 import errno
+import fcntl
 import os
 import re
 import select
 import socket
 import ssl
+import struct
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -22,8 +25,8 @@ import httpcore
 
 from emitterd import heartbeat
 from emitterd.client.bandwidth import Throttle
-from emitterd.client.body import OnSent
-from emitterd.client.responses import Stopped, TransportError
+from emitterd.client.body import MayFinish, OnSent
+from emitterd.client.responses import Stopped, TransportError, Withheld
 from emitterd.codes import Code
 from emitterd.errors import SHORTAGE
 from emitterd.shutdown import Shutdown
@@ -49,6 +52,17 @@ connection that the server is just closing would fail. The shortest known is gun
 IDLE_S = 0.5
 """A server may have closed a connection that was idle for this long. No server is known to close
 one sooner, so the loss of a busier connection has another cause."""
+
+END_BYTES = 8 * 1024
+"""At most this much of a body goes out after `MayFinish` allowed it. It fits into the ten packets
+that a connection may send at once (RFC 6928), so the upload of a small file still is one write."""
+
+END_MAX_S = 5.0
+"""How long the system tries to bring the end of a body to the other side, where `MayFinish` allowed
+it. The hosts of a shared journal wait longer than this after a lease has ended."""
+
+FLUSH_POLL_S = 0.002
+"""How often a body checks whether the other side has acknowledged all before its end."""
 
 HOSTS = 64
 """Of this many hosts the address that worked is remembered. API and bucket need two."""
@@ -109,6 +123,9 @@ class Deadlines:
     throttle: Throttle | None = None
     """For a body; None for all other requests."""
     on_sent: OnSent | None = None
+    may_finish: MayFinish | None = None
+    body_left_bytes: int = 0
+    """How much of the body is not sent yet."""
     head_bytes: int = 0
     """How much of the head of the request is to be sent before the body."""
     window_at: float | None = None
@@ -121,6 +138,10 @@ class Deadlines:
 
     def allowance(self, size_bytes: int) -> int:
         """Return how many of these bytes may be sent now; wait for the bandwidth."""
+        left_bytes = self.head_bytes + self.body_left_bytes
+        if self.may_finish is not None and left_bytes > END_BYTES:
+            # The end goes out by itself.
+            size_bytes = min(size_bytes, left_bytes - END_BYTES)
         if self.throttle is None or not self.throttle.limited:
             return size_bytes
         began_at = time.monotonic()
@@ -136,8 +157,14 @@ class Deadlines:
         # The head goes out in one send with the first part of the body.
         head_bytes = min(size_bytes, self.head_bytes)
         self.head_bytes -= head_bytes
+        self.body_left_bytes -= size_bytes - head_bytes
         if self.on_sent is not None:
             self.on_sent(size_bytes - head_bytes)
+
+    def condition(self, size_bytes: int) -> MayFinish | None:
+        """Return what must allow the next `size_bytes` bytes, if the last one ends a body."""
+        left_bytes = self.head_bytes + self.body_left_bytes
+        return self.may_finish if size_bytes >= left_bytes else None
 
     def check_sending(self) -> None:
         """Raise `Stopped`, or `TooSlow` if a whole window went by too slowly."""
@@ -185,6 +212,7 @@ class _Stream(httpcore.NetworkStream):
         self._head: bytes | None = b""
         """The head that is held back; None once the request is on its way."""
         self._idle_at: float | None = None
+        self._unacknowledged_s = 0.0
         self._socket = connection
         # httpcore sets a timeout before each call; this one is the interval of checks.
         self._socket.settimeout(POLL_S)
@@ -213,6 +241,8 @@ class _Stream(httpcore.NetworkStream):
                     self._idle_at is not None and time.monotonic() - self._idle_at >= IDLE_S
                 )
                 deadlines.answer.clear()
+                # A server may pause for longer while a body is under way.
+                self._limit_unacknowledged(0.0)
             if not self._head and len(buffer) < JOINED_MAX_BYTES:
                 self._head, deadlines.head_bytes = buffer, len(buffer)
                 return
@@ -229,13 +259,47 @@ class _Stream(httpcore.NetworkStream):
         while left:
             allowed = allowed or deadlines.allowance(len(left))
             count = self._retry_while_blocked(
-                lambda part=left[:allowed]: self._socket.send(part),  # type: ignore[misc]
+                lambda part=left[:allowed]: self._send_part(part, deadlines),  # type: ignore[misc]
                 deadlines.check_sending,
                 httpcore.WriteError,
             )
             deadlines.count_sent(count)
             allowed -= count
             left = left[count:]
+
+    def _send_part(self, part: memoryview, deadlines: Deadlines) -> int:
+        may_finish = deadlines.condition(len(part))
+        if may_finish is not None:
+            self._flush(deadlines)
+            self._limit_unacknowledged(END_MAX_S)
+            # Nothing that may wait comes between this check and the send.
+            if not may_finish():
+                raise Withheld
+        return self._socket.send(part)
+
+    def _flush(self, deadlines: Deadlines) -> None:
+        """Wait until the other side has acknowledged everything, or the connection is broken.
+
+        The end of a body must not wait behind megabytes in the system's buffer.
+        """
+        queued = self._queued_bytes()
+        while queued and not _wait_for(self._socket, select.POLLERR, FLUSH_POLL_S):
+            deadlines.check_sending()
+            queued, before = self._queued_bytes(), queued
+            # These bytes were counted when the system took them. On a slow line they took a while.
+            deadlines.window_bytes += before - queued
+
+    def _queued_bytes(self) -> int:
+        # SIOCOUTQ of tcp(7), which has the number of TIOCOUTQ.
+        queued = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4))
+        return int(struct.unpack("i", queued)[0])
+
+    def _limit_unacknowledged(self, limit_s: float) -> None:
+        """End the connection if bytes stay unacknowledged for so long; 0 for the system's limit."""
+        if limit_s != self._unacknowledged_s:
+            timeout_ms = int(limit_s * 1000)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+            self._unacknowledged_s = limit_s
 
     def close(self) -> None:
         self._socket.close()

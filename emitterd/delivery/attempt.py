@@ -6,6 +6,7 @@ and after emitterd has looked up whether an earlier attempt stored the object un
 
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from io import FileIO
 from typing import Protocol
@@ -49,6 +50,10 @@ class UploadObserver(Protocol):
         """Record that an attempt ended, with success or not."""
 
 
+HoldsClaim = Callable[[Entry], bool]
+"""Tells, without a wait, whether this host still holds the claim of an entry that it uploads."""
+
+
 class Attempter:
     """Runs the attempts of one worker."""
 
@@ -59,13 +64,19 @@ class Attempter:
         shutdown: Shutdown,
         dispatcher: Dispatcher,
         observer: UploadObserver,
+        holds_claim: HoldsClaim | None = None,
     ) -> None:
-        """`shutdown.now` ends waits and reading."""
+        """`shutdown.now` ends waits and reading.
+
+        `holds_claim`: no upload is finished unless it says yes; None where no other host can take
+        a claim over.
+        """
         self._journal = journal
         self._emission = emission
         self._shutdown = shutdown
         self._dispatcher = dispatcher
         self._observer = observer
+        self._holds_claim = holds_claim
 
     def run(self, entry: Entry, file: FileIO) -> Receipt:
         """Upload an entry's open file, unless the server proves to have it.
@@ -139,7 +150,10 @@ class Attempter:
         return receipt
 
     def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
-        return self._emission.deliver(grant, file, entry.fingerprint, self._observer.sent)
+        may_finish = partial(self._holds_claim, entry) if self._holds_claim else None
+        return self._emission.deliver(
+            grant, file, entry.fingerprint, self._observer.sent, may_finish
+        )
 
     def _new_grant(self, entry: Entry, doubt: NotConfirmed | None, *, first: bool = False) -> Grant:
         """Ask for a grant and pin it; `first`: there was none for this path before."""

@@ -16,7 +16,7 @@ from emitterd import heartbeat
 from emitterd.client.emission import EmissionClient
 from emitterd.codes import Code
 from emitterd.datasets.zip_integrity import zip_flaw
-from emitterd.delivery.attempt import Attempter, UploadObserver
+from emitterd.delivery.attempt import Attempter, HoldsClaim, UploadObserver
 from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import IDLE_S, Dispatcher, WakeUp
 from emitterd.errors import (
@@ -69,6 +69,7 @@ class Worker:
         shutdown: Shutdown,
         on_changed: OnChanged,
         observer: UploadObserver,
+        holds_claim: HoldsClaim | None = None,
     ) -> None:
         self._spool = spool
         self._journal = journal
@@ -80,7 +81,9 @@ class Worker:
         self._on_changed = on_changed
         self._observer = observer
         self._emission = emission
-        self._attempter = Attempter(journal, emission, shutdown, self._dispatcher, observer)
+        self._attempter = Attempter(
+            journal, emission, shutdown, self._dispatcher, observer, holds_claim
+        )
 
     def run(self, surplus: IsSurplus = lambda: False) -> None:
         """Deliver until the daemon drains or this worker is `surplus`.

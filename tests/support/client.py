@@ -19,6 +19,7 @@ from typing import NamedTuple, Self, TypeVar
 
 import pytest
 
+from emitterd.client.body import MayFinish
 from emitterd.client.http import HttpClient, Response, tls_context
 from emitterd.client.presigned.client import PresignedClient
 from emitterd.client.session import Credentials, LockoutStore
@@ -366,12 +367,13 @@ def deliver(
     path: Path,
     grant: Grant | None = None,
     on_sent: Callable[[int], None] | None = None,
+    may_finish: MayFinish | None = None,
 ) -> Receipt:
     """Ask for a grant and post the file."""
     with path.open("rb", buffering=0) as file:
         fingerprint = Fingerprint.of(os.fstat(file.fileno()))
         grant = grant or emission.grant(b"pat/periodic_exam_mst.zip")
-        return emission.deliver(grant, file, fingerprint, on_sent)
+        return emission.deliver(grant, file, fingerprint, on_sent, may_finish)
 
 
 def hand_made(url: str) -> Grant:

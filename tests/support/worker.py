@@ -16,6 +16,7 @@ from emitterd.client.ingestion.client import IngestionClient, Waits
 from emitterd.client.presigned.client import PresignedClient
 from emitterd.client.session import Credentials
 from emitterd.client.sockets import TransferLimits
+from emitterd.delivery.attempt import HoldsClaim
 from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.circuit_breaker import STREAK
 from emitterd.delivery.destination import Destination
@@ -134,7 +135,7 @@ class Rig:
         """Bound the requests from now on by these limits."""
         self._client.apply_settings(limits, None)
 
-    def another_worker(self) -> Worker:
+    def another_worker(self, holds_claim: HoldsClaim | None = None) -> Worker:
         """Return one more worker on the same parts."""
         return Worker(
             self.spool,
@@ -146,6 +147,7 @@ class Rig:
             shutdown=self.shutdown,
             on_changed=self.changed.append,
             observer=self.watcher,
+            holds_claim=holds_claim,
         )
 
     def faults(self, text: str) -> None:

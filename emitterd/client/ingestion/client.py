@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from emitterd import heartbeat
 from emitterd.client.api import ApiClient
-from emitterd.client.body import Body, OnSent
+from emitterd.client.body import Body, MayFinish, OnSent
 from emitterd.client.emission import Digests, NotConfirmed
 from emitterd.client.http import HttpClient, Response
 from emitterd.client.ingestion.status import UploadStatus, parse, program_of
@@ -141,15 +141,27 @@ class IngestionClient(ApiClient):
         return Grant(f"{self._url}/{RequestKind.UPLOAD}", fields, now, now, self._url)
 
     def deliver(
-        self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None = None
+        self,
+        grant: Grant,
+        file: IO[bytes],
+        fingerprint: Fingerprint,
+        on_sent: OnSent | None = None,
+        may_finish: MayFinish | None = None,
     ) -> Receipt:
         """Upload the file, and wait until the service has processed it.
 
         As `EmissionClient.deliver`; a file without a processed row is rejected.
         """
-        body, _ = resend_if_stale(
-            lambda: self._post(grant, file, fingerprint, on_sent), overwrites=False
-        )
+
+        def new_body() -> Body:
+            # Another token, or another connection, sends the whole body again.
+            file.seek(0)
+            name = f"{grant.fields['program']}.zip"
+            return Body(
+                file, fingerprint, {}, file_name=name, on_sent=on_sent, may_finish=may_finish
+            )
+
+        body, _ = resend_if_stale(lambda: self._post(grant, new_body), overwrites=False)
         md5, sha256 = body.hashing.md5, body.hashing.sha256
         reach(Point.ACCEPTED)
         try:
@@ -195,17 +207,12 @@ class IngestionClient(ApiClient):
             raise NotConfirmed(Confirmation.ABSENT, error.reason)
         return _receipt(grant, status, size_bytes, digests(), confirmed=True)
 
-    def _post(
-        self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None
-    ) -> Body:
+    def _post(self, grant: Grant, new_body: Callable[[], Body]) -> Body:
         """Send the file; return the body that the service has accepted."""
         bodies: list[Body] = []
 
         def send(headers: dict[str, str]) -> Response:
-            # Another token sends the whole body again.
-            file.seek(0)
-            name = f"{grant.fields['program']}.zip"
-            body = Body(file, fingerprint, {}, file_name=name, on_sent=on_sent)
+            body = new_body()
             bodies.append(body)
             with as_delivery_errors(RequestKind.UPLOAD, body), closing(body):
                 return self._http.request(

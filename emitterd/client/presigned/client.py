@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import IO
 
 from emitterd.client.api import ApiClient
-from emitterd.client.body import Body, OnSent
+from emitterd.client.body import Body, MayFinish, OnSent
 from emitterd.client.emission import Digests, NotConfirmed
 from emitterd.client.http import HttpClient, Response
 from emitterd.client.presigned import grant as grants
@@ -102,21 +102,28 @@ class PresignedClient(ApiClient):
         )
 
     def deliver(
-        self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None = None
+        self,
+        grant: Grant,
+        file: IO[bytes],
+        fingerprint: Fingerprint,
+        on_sent: OnSent | None = None,
+        may_finish: MayFinish | None = None,
     ) -> Receipt:
         """Post the file to its pinned key, as `EmissionClient.deliver`."""
-        receipt, ambiguous = resend_if_stale(
-            lambda: self._deliver(grant, file, fingerprint, on_sent)
-        )
+
+        def new_body() -> Body:
+            # A redirect, or another connection, sends the whole body again.
+            file.seek(0)
+            return Body(file, fingerprint, grant.fields, on_sent=on_sent, may_finish=may_finish)
+
+        receipt, ambiguous = resend_if_stale(lambda: self._deliver(grant, new_body, fingerprint))
         return replace(receipt, ambiguous=ambiguous)
 
     def _deliver(
-        self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None
+        self, grant: Grant, new_body: Callable[[], Body], fingerprint: Fingerprint
     ) -> Receipt:
         def post(url: str) -> tuple[Response, Body]:
-            # A redirect sends the whole body again.
-            file.seek(0)
-            body = Body(file, fingerprint, grant.fields, on_sent=on_sent)
+            body = new_body()
             with as_delivery_errors(RequestKind.BUCKET, body), closing(body):
                 return self._http.request(
                     "POST", url, {}, body, limit_bytes=BUCKET_ANSWER_MAX_BYTES
