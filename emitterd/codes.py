@@ -46,6 +46,8 @@ class Code(StrEnum):
     INTERNAL = "E106"
     RECEIPT_LOST = "E107"
     JOURNAL_BUSY = "E108"
+    JOURNAL_UNREACHABLE = "E109"
+    HOST_FENCED = "E110"
 
     INCOMPLETE = "E201"
     TOO_LARGE = "E202"

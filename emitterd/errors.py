@@ -12,7 +12,9 @@ Every error that a user sees has a stable `Code`: the same in the log, the journ
     │   ├── JournalMoved       its file was moved while open (exit 1)
     │   ├── JournalIOError     the system failed; a restart may help (exit 1)
     │   ├── JournalFull        its disk is full (exit 1)
-    │   │   └── JournalBusy    another program locks its file (exit 1)
+    │   │   ├── JournalBusy    another program locks its file (exit 1)
+    │   │   └── JournalUnreachable  its database does not answer (exit 1)
+    │   ├── HostFenced         another host has taken over the claim (exit 1)
     │   └── IllegalTransition  a bug: the state does not allow the verb (exit 70)
     ├── FileError              the local file is not what was admitted
     └── DeliveryError          an attempt failed; says what to do with the entry
@@ -141,6 +143,18 @@ class JournalBusy(JournalFull):
     """Another program locks the journal's file. To wait is the same as for a full disk."""
 
     default_code = Code.JOURNAL_BUSY
+
+
+class JournalUnreachable(JournalFull):
+    """The database does not answer. To wait is the same as for a full disk."""
+
+    default_code = Code.JOURNAL_UNREACHABLE
+
+
+class HostFenced(JournalError):
+    """Another host has taken over the entry: what this one knows of it is out of date."""
+
+    default_code = Code.HOST_FENCED
 
 
 class IllegalTransition(JournalError):

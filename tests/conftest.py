@@ -27,7 +27,7 @@ from emitterd.spool.folder import ignore_lease_breaks
 from support.client import emission_to, http_client
 from support.installation import Installation
 
-pytest_plugins = ["support.debian", "support.seaweed", "support.tiers"]
+pytest_plugins = ["support.debian", "support.postgresql", "support.seaweed", "support.tiers"]
 
 # On a busy machine one example may take long. That is no error.
 settings.register_profile("emitterd", deadline=None, suppress_health_check=[HealthCheck.too_slow])

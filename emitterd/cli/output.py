@@ -20,6 +20,7 @@ import click
 from emitterd.cli.terminal import COLOURS, is_coloured, print_text, shorten, width, wrapped
 from emitterd.errors import (
     ConfigError,
+    HostFenced,
     IllegalTransition,
     JournalBusy,
     JournalError,
@@ -27,6 +28,7 @@ from emitterd.errors import (
     JournalIOError,
     JournalLocked,
     JournalMoved,
+    JournalUnreachable,
 )
 from emitterd.journal.operations import Operation, OperationReport, OperationResult
 from emitterd.model import Entry, State
@@ -62,6 +64,8 @@ _EXIT_CODES = {
     # These may pass: systemd must restart, which 78 prevents.
     JournalFull: WRONG,
     JournalBusy: WRONG,
+    JournalUnreachable: WRONG,
+    HostFenced: WRONG,
     JournalIOError: WRONG,
     JournalMoved: WRONG,
 }
