@@ -192,6 +192,8 @@ class Entry:
     ambiguous: bool
     first: bool = False
     """Whether the journal has no other version of the path, and never had a grant."""
+    token: int = 0
+    """The number of the claim: each change of state raises it."""
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from emitterd import text
 from emitterd.client.presigned.client import PresignedClient
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service import logging as logs
 from emitterd.spool.folder import ignore_lease_breaks
@@ -98,7 +99,7 @@ def spool_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     """Open an empty journal; it is closed at the end."""
-    with Journal(tmp_path / "state" / "journal.db") as journal:
+    with open_journal(tmp_path / "state" / "journal.db") as journal:
         yield journal
 
 

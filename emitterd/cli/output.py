@@ -333,7 +333,7 @@ def load_as_owner(config: Path | None, *sections: str) -> "Config":
     """
     from emitterd.config.settings import load_part
     from emitterd.config.sources import find
-    from emitterd.journal.state_folder import act_as_owner
+    from emitterd.journal.opening import act_as_owner
 
     settings = load_part(find(config, os.environ), os.environ, *sections)
     act_as_owner(settings.journal.path)

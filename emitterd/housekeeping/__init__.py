@@ -1,7 +1,7 @@
-"""What happens to files and entries afterwards: disposal, retention, recovery.
+"""What happens to files and entries afterwards: disposal and retention.
 
 Works on finished versions of files: `disposal` archives or deletes files, `retention` deletes old
-rows, `recovery` rebuilds a damaged journal. It may import `journal`, `client`, `spool`, `datasets`
-and the modules at the top of `emitterd`. Main rule: each step can be repeated after a crash,
-because the journal records it before and after.
+rows. It may import `journal`, `client`, `spool`, `datasets` and the modules at the top of
+`emitterd`. Main rule: each step can be repeated after a crash, because the journal records it
+before and after.
 """

@@ -24,8 +24,8 @@ from emitterd.datasets.findings import Finding, Severity
 from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
 from emitterd.datasets.zip_members import DamagedZip
 from emitterd.errors import SHORTAGE, FileError, JournalError
-from emitterd.journal.connection import Read
 from emitterd.journal.rows import ASKED, Known, unchanged_paths
+from emitterd.journal.store import Read
 from emitterd.model import Fingerprint, State
 from emitterd.permissions import permission_command
 from emitterd.spool.folder import LeaseState, Spool, read_at

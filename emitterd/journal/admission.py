@@ -1,7 +1,8 @@
 """Admission: whether a complete file is a new version, and the state it begins in."""
 
 import json
-import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from emitterd.codes import Code
 from emitterd.failpoints import Point, reach
@@ -17,6 +18,7 @@ from emitterd.journal.rows import (
     change_state,
     known_of,
 )
+from emitterd.journal.store import Transaction
 from emitterd.model import LIVE, State, Verb
 
 # Runs before the insert: a unique index allows one live version of a path.
@@ -34,46 +36,54 @@ _INSERT = """insert into entry (path, state, flow, turn, rank, device, inode, by
 
 # An attempt for the last version may have left an object under these keys. If the version was
 # forgotten or has the same size, the file may have the same content: its receipt must name them.
-_LOST_KEYS = """select trim(coalesce(earlier_keys, '') || char(10) || coalesce(key, ''), char(10))
-    from entry where path = ?1 and id = (select max(id) from entry where path = ?1)
+_LOST_KEYS = """select trim(coalesce(earlier_keys, '') || '\n' || coalesce(key, ''), '\n')
+    from entry where id = (select max(id) from entry where path = ?)
     and state <> 'delivered' and ambiguous and coalesce(key, earlier_keys) is not null
-    and (forgotten_at is not null or bytes = ?2)"""
+    and (forgotten_at is not null or bytes = ?)"""
 
 
-def admit(
-    connection: sqlite3.Connection, queue: FairQueue, batch: list[Admission], now: float
-) -> list[Admitted]:
-    """Admit files, in the transaction of `connection`; the caller commits.
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Admit complete files; returns the answers in the same order.
 
-    A file with a new path costs one query and one insert.
+    A file with a new path costs one query and one insert. `queue` assigns the turns.
     """
-    # Set by a rebuild that could not save everything.
-    rows = connection.execute(READ_FACT, ("rebuilt_at",)).fetchall()
-    rebuilt_at = float(rows[0][0]) if rows else None
-    return [_admit(connection, queue, file, now, rebuilt_at) for file in batch]
+
+    files: Sequence[Admission]
+    now: float
+    queue: FairQueue = field(compare=False)
+    durable: bool = True
+    ends: bool = False
+
+    def run(self, transaction: Transaction) -> list[Admitted]:
+        """Make the change."""
+        # Set by a rebuild that could not save everything.
+        rows = transaction.query(READ_FACT, ("rebuilt_at",))
+        rebuilt_at = float(rows[0][0]) if rows else None
+        return [_admit(transaction, self.queue, file, self.now, rebuilt_at) for file in self.files]
 
 
 def _admit(
-    connection: sqlite3.Connection,
+    transaction: Transaction,
     queue: FairQueue,
     file: Admission,
     now: float,
     rebuilt_at: float | None,
 ) -> Admitted:
-    known, earlier_keys = _known_version(connection, file)
+    known, earlier_keys = _known_version(transaction, file)
     if known is not None and known.matches(file.fingerprint):
         return Admitted(AdmissionResult.KNOWN)
     if known is not None and known.state is State.DELIVERING:
         return Admitted(AdmissionResult.BUSY)
-    if known is not None and _refresh(connection, known, file):
+    if known is not None and _refresh(transaction, known, file):
         return Admitted(AdmissionResult.KNOWN)
     replaced_bytes = None
     if known is not None and known.state in LIVE:
         replaced_bytes = known.fingerprint.size_bytes
-        change_state(connection, Verb.WITHDRAW, known.id, _REPLACE, {"now": now})
+        change_state(transaction, Verb.WITHDRAW, known.id, known.token, _REPLACE, {"now": now})
         reach(Point.REPLACED)
-    state, error, reason = _first_state(connection, known, file, rebuilt_at)
-    connection.execute(
+    state, error, reason = _first_state(transaction, known, file, rebuilt_at)
+    transaction.execute(
         _INSERT,
         (
             file.path,
@@ -95,7 +105,7 @@ def _admit(
     return Admitted(AdmissionResult.ADMITTED, replaced_bytes, held=state is State.HELD)
 
 
-def _refresh(connection: sqlite3.Connection, known: Known, file: Admission) -> bool:
+def _refresh(transaction: Transaction, known: Known, file: Admission) -> bool:
     """Update the ctime of a waiting file whose size and mtime are the same; return whether it did.
 
     The entry keeps its place in the queue, its grant and its attempts. The content is read when it
@@ -104,7 +114,7 @@ def _refresh(connection: sqlite3.Connection, known: Known, file: Admission) -> b
     same = file.fingerprint.same_times(known.fingerprint)
     if file.error is not None or known.state not in LIVE or not same:
         return False
-    connection.execute(_REFRESH, (*file.fingerprint, _pack_findings(file), known.id))
+    transaction.execute(_REFRESH, (*file.fingerprint, _pack_findings(file), known.id))
     return True
 
 
@@ -113,47 +123,43 @@ def _pack_findings(file: Admission) -> str | None:
     return json.dumps(records) if records else None
 
 
-def _known_version(
-    connection: sqlite3.Connection, file: Admission
-) -> tuple[Known | None, str | None]:
+def _known_version(transaction: Transaction, file: Admission) -> tuple[Known | None, str | None]:
     """Return the latest version, and the keys that an attempt for it may have used."""
-    rows = connection.execute(NEWEST, (file.path,)).fetchall()
+    rows = transaction.query(NEWEST, (file.path,))
     if not rows:
         return None, None
     *row, remembered = rows[0]
     size_bytes = file.fingerprint.size_bytes
-    keys = connection.execute(_LOST_KEYS, (file.path, size_bytes)).fetchall()
+    keys = transaction.query(_LOST_KEYS, (file.path, size_bytes))
     if not remembered:
-        rows = connection.execute(LATEST, (file.path,)).fetchall()
+        rows = transaction.query(LATEST, (file.path,))
         row = list(rows[0]) if rows else []
     return known_of(tuple(row)) if row else None, keys[0][0] if keys else None
 
 
 def _first_state(
-    connection: sqlite3.Connection, known: Known | None, file: Admission, rebuilt_at: float | None
+    transaction: Transaction, known: Known | None, file: Admission, rebuilt_at: float | None
 ) -> tuple[State, Code | None, str | None]:
     if file.error is not None:
         return State.REJECTED, file.error.code, file.error.reason
     # A hold applies to the path. E107 applies to this content only.
     uncertain = known is not None and known.error == Code.RECEIPT_LOST
-    if known is not None and not uncertain and _is_held(connection, known, file.path):
+    if known is not None and not uncertain and _is_held(transaction, known, file.path):
         return State.HELD, None, None
-    if _may_be_delivered(connection, file, rebuilt_at):
+    if _may_be_delivered(transaction, file, rebuilt_at):
         return State.HELD, Code.RECEIPT_LOST, Code.RECEIPT_LOST.title
     return State.QUEUED, None, None
 
 
-def _is_held(connection: sqlite3.Connection, known: Known, path: bytes) -> bool:
+def _is_held(transaction: Transaction, known: Known, path: bytes) -> bool:
     """Tell whether the operator holds the path, even if a rejected version followed."""
     if known.state is not State.REJECTED:
         return known.state is State.HELD
     last = "select act from action where path = ? order by id desc limit 1"
-    return connection.execute(last, (path,)).fetchall() == [("hold",)]
+    return transaction.query(last, (path,)) == [("hold",)]
 
 
-def _may_be_delivered(
-    connection: sqlite3.Connection, file: Admission, rebuilt_at: float | None
-) -> bool:
+def _may_be_delivered(transaction: Transaction, file: Admission, rebuilt_at: float | None) -> bool:
     """Tell whether a rebuilt journal may have lost the receipt of the file.
 
     The file is older than the rebuild, and no version of it was admitted since.
@@ -162,4 +168,4 @@ def _may_be_delivered(
     if rebuilt_at is None or file.fingerprint.ctime_ns > rebuilt_at * 1e9:
         return False
     since = "select 1 from entry where path = ? and admitted_at > ? limit 1"
-    return not connection.execute(since, (file.path, rebuilt_at)).fetchall()
+    return not transaction.query(since, (file.path, rebuilt_at))

@@ -18,6 +18,8 @@ class FairQueue:
     def __init__(self) -> None:
         self.current = 0
         self._last: dict[str, tuple[int, int]] = {}
+        self.probed: list[str] = []
+        """The flows that probes were of: a folder of bad files must not give every probe."""
 
     def resume(self, current: int, flows: Iterable[tuple[str, int]]) -> None:
         """Restore the current turn, and the last turn of each flow, after a restart."""
@@ -41,3 +43,8 @@ class FairQueue:
         """Record that an entry of this turn was claimed."""
         # A retried entry has kept its old turn, which must not set the queue back.
         self.current = max(self.current, turn)
+
+    def probe(self, flow: str) -> None:
+        """Record that a probe was of this flow."""
+        # After the last flow the first one follows again.
+        self.probed = [flow] if flow in self.probed else [*self.probed, flow]

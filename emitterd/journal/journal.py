@@ -9,23 +9,34 @@ since the epoch.
 
 import json
 import math
-import sqlite3
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict
-from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Self
 
 from emitterd.codes import Code
-from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, IllegalTransition, JournalFull
+from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.journal import rows as statements
-from emitterd.journal.admission import admit
-from emitterd.journal.database import Database
+from emitterd.journal.admission import Admit
 from emitterd.journal.fair_queue import FairQueue
-from emitterd.journal.rows import Admission, AdmissionResult, Admitted, Ended, Known, change_state
+from emitterd.journal.rows import Admission, AdmissionResult, Admitted, Ended, Known
+from emitterd.journal.store import Store
+from emitterd.journal.work import (
+    Claim,
+    Defer,
+    Deliver,
+    DropGrant,
+    Execute,
+    HasGrant,
+    Interrupt,
+    Merge,
+    Pin,
+    Reject,
+    SaveTracked,
+    Track,
+    Withdraw,
+    WithdrawWaiting,
+)
 from emitterd.model import (
     ClaimOrder,
     Confirmation,
@@ -35,32 +46,7 @@ from emitterd.model import (
     Receipt,
     State,
     Tracked,
-    Verb,
 )
-
-# Columns that each verb sets in addition to the state.
-
-_RECLAIM = 'ambiguous = ambiguous or "grant" is not null'
-"""The dead process may have sent the whole body if it had a grant."""
-
-_DELIVER = """key = :key, etag = :etag, sha256 = :sha256, md5 = :md5,
-    verified = :verified, ambiguous = ambiguous or :ambiguous,
-    confirmation = coalesce(:confirmation, confirmation),
-    delivered_at = :now, delivered_to = :server, duration_s = :duration_s, disposal = :disposal,
-    "grant" = null, due_at = null, error = null, reason = null"""
-"""The receipt. The grant is deleted, because it contains a secret."""
-
-_DEFER = """due_at = :due_at, error = :error, reason = :reason,
-    attempts = attempts + :charge, ambiguous = :ambiguous"""
-"""Adds to the attempts of now, not of the claim: some may be uncharged meanwhile."""
-
-_REJECT = 'error = :error, reason = :reason, "grant" = null, disposal = :disposal'
-
-_WITHDRAW = 'error = :error, reason = :reason, "grant" = null'
-
-_MERGE = """update entry set device = ?, inode = ?, bytes = ?, mtime_ns = ?,
-    ctime_ns = ?, disposal = iif(?, 'due', disposal) where id = ?"""
-"""Gives the delivered version the fingerprint of a file with the same content."""
 
 _DISPOSALS = """select id, path, device, inode, bytes, mtime_ns, ctime_ns from entry
     where disposal = 'due' and id > ? order by id limit ?"""
@@ -70,33 +56,25 @@ _DISPOSALS = """select id, path, device, inode, bytes, mtime_ns, ctime_ns from e
 _UNCHARGE = """update entry set attempts = attempts - 1
     where id = ? and attempts > 0"""
 
-# `min`: an entry that is due already keeps its place in the order.
-_MAKE_DUE = """update entry set due_at = min(due_at, ?)
-    where state = 'deferred' and error = ?"""
+# An entry that is due already keeps its place in the order.
+_MAKE_DUE = """update entry set due_at = ? where state = 'deferred' and due_at > ? and error = ?"""
 
 
 UNCHANGED = "unchanged"
 """The outcome of known content: it leaves no row, and no state has this name."""
 
 
-class _HasGrant(Exception):
-    """The entry to be claimed has a grant: the claim must be durable."""
-
-
-class Journal(Database):
+class Journal:
     """The queue, the pinned grants and the receipts. Thread-safe.
 
-    As a `Database` it also runs the statements of `Operations` and of readers. Each method raises
-    what `read` or `write` raises. A change that the entry's state does not allow raises
-    `IllegalTransition`.
+    Each method raises what `Store.read` or `Store.write` raises. A change that the entry's state
+    does not allow raises `IllegalTransition`.
     """
 
-    def __init__(self, path: Path, *, backoff_max_s: float = 600.0) -> None:
-        """Open the journal and requeue what a dead process had claimed.
-
-        Raises what `Database` raises.
-        """
-        super().__init__(path)
+    def __init__(self, store: Store, backoff_max_s: float) -> None:
+        self.store = store
+        self.read = store.read
+        self.now = store.clock.now
         self.on_ended: Callable[[str, bytes, int], None] = lambda *_: None
         """Called after a version has ended: outcome, path, bytes. Must not raise."""
         self.on_attempt: Callable[[str, float | None], None] = lambda *_: None
@@ -107,19 +85,26 @@ class Journal(Database):
         self.on_findings: Callable[[set[Code]], None] = lambda _: None
         """Called after the admission of a file with findings: their codes. Must not raise."""
         self._fair_queue = FairQueue()
-        self._probed: list[str] = []
-        """The flows that probes were of: a folder of bad files must not give every probe."""
         self._server: int | None = None
         self.apply_settings(backoff_max_s)
-        self.reclaimed = self.write(_reclaim, may_use_reserve=True)
         reach(Point.RECLAIMED)
-        if self.restored:
+        if store.restored:
             # While the disk is full, only `status` lacks this fact.
             with suppress(JournalFull):
-                self.save_fact("restored_at", time.time())
+                self.save_fact("restored_at", self.now())
         least = "select coalesce(min(turn), 0) from entry where state = 'queued'"
         last = "select flow, max(turn) from entry where state = 'queued' group by flow"
         self._fair_queue.resume(self.read(least)[0][0], self.read(last))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all writing, and close the store."""
+        self.store.close()
 
     def apply_settings(self, backoff_max_s: float) -> None:
         """Treat due times further off than this as set before a clock was set back."""
@@ -132,7 +117,7 @@ class Journal(Database):
         """
         mine = "select id from server where url = ?"
         if not self.read(mine, (url,)):
-            self._execute("insert into server (url) values (?)", url)
+            self._execute("insert into server (url) values (?) on conflict do nothing", url)
         self._server = self.read(mine, (url,))[0][0]
         return statements.former_deliveries(self.read, url)
 
@@ -144,8 +129,7 @@ class Journal(Database):
 
     def admit(self, batch: list[Admission]) -> list[Admitted]:
         """Admit complete files in one commit; return the answers in the same order."""
-        now = time.time()
-        answers = self.write(lambda connection: admit(connection, self._fair_queue, batch, now))
+        answers = self.store.write(Admit(batch, self.now(), self._fair_queue))
         for admission, answer in zip(batch, answers, strict=True):
             if answer.result is not AdmissionResult.ADMITTED:
                 continue
@@ -164,30 +148,13 @@ class Journal(Database):
         A power cut may undo the claim of an entry without a grant: nothing is sent before its grant
         is pinned, and that commit makes the claim durable too.
         """
-        order = {"now": now, "due_max": now + self._due_in_max_s, "want": want}
+        due_max = now + self._due_in_max_s
         try:
-            return self.write(partial(self._claim, order), durable=False)
+            return self.store.write(Claim(now, due_max, want, self._fair_queue))
         # The first claim was rolled back. With a grant, bytes follow at once: this claim must be
         # synced.
-        except _HasGrant:
-            return self.write(partial(self._claim, order, pinned=True))
-
-    def _claim(
-        self, order: Mapping[str, object], connection: sqlite3.Connection, *, pinned: bool = False
-    ) -> Entry | None:
-        probed = json.dumps(self._probed)
-        rows = connection.execute(statements.CLAIM, {**order, "probed": probed}).fetchall()
-        if not rows:
-            return None
-        turn, flow, *row = rows[0]
-        entry = statements.entry_of(tuple(row))
-        if entry.grant is not None and not pinned:
-            raise _HasGrant
-        self._fair_queue.served(turn)
-        if order["want"] is ClaimOrder.FRESH_FIRST:
-            # After the last flow the first one follows again.
-            self._probed = [flow] if flow in self._probed else [*self._probed, flow]
-        return entry
+        except HasGrant:
+            return self.store.write(Claim(now, due_max, want, self._fair_queue, durable=True))
 
     def next_due_at(self) -> float | None:
         """Return when the next deferred entry is due, or None if none is."""
@@ -210,17 +177,8 @@ class Journal(Database):
 
         `dispose`: move or delete its file like that of the delivered version.
         """
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute(_MERGE, (*entry.fingerprint, dispose, previous_id))
-            reach(Point.UNCHANGED_HALF)
-            connection.execute("delete from entry where id = ?", (entry.id,))
-            # It becomes the latest version again: others may be between the two.
-            ids = (entry.id, previous_id)
-            connection.execute("update entry set id = ? where id = ?", ids)
-            connection.execute("update action set entry = ? where entry = ?", ids)
-
-        self.write(work, may_use_reserve=True)
+        merge = Merge(entry.id, entry.token, previous_id, entry.fingerprint, dispose)
+        self.store.write(merge)
         self._ended(UNCHANGED, entry)
 
     # The grant.
@@ -250,34 +208,16 @@ class Journal(Database):
 
         `confirmation` is what the bucket showed under the key of the former grant.
         """
-
-        def work(connection: sqlite3.Connection) -> None:
-            values = {
-                "id": entry.id,
-                "packed": grant.pack(),
-                "key": grant.key,
-                "granted_at": grant.granted_at,
-                "confirmation": confirmation,
-            }
-            if connection.execute(statements.PIN, values).rowcount != 1:
-                raise IllegalTransition(f"pin: entry {entry.id} is not delivering")
-
-        self.write(work, may_use_reserve=True)
+        granted_at = grant.granted_at
+        pin = Pin(entry.id, entry.token, grant.pack(), grant.key, granted_at, confirmation)
+        self.store.write(pin)
 
     def drop_grant(self, entry: Entry) -> None:
         """Unpin a grant that was refused; its key stays on record.
 
         An ended grant replaces it where its object may exist: emitterd looks for it.
         """
-
-        def work(connection: sqlite3.Connection) -> None:
-            ambiguous = 'select "grant" from entry where id = ? and ambiguous'
-            rows = connection.execute(ambiguous, (entry.id,)).fetchall()
-            packed = rows[0][0] if rows else None
-            ended = Grant.unpack(packed).ended().pack() if packed else None
-            connection.execute('update entry set "grant" = ? where id = ?', (ended, entry.id))
-
-        self.write(work, may_use_reserve=True)
+        self.store.write(DropGrant(entry.id, entry.token))
         reach(Point.GRANT_DROPPED)
 
     # The end of an attempt.
@@ -287,30 +227,19 @@ class Journal(Database):
 
         Also record what the server made of the file, if the receipt says so.
         """
-        values = asdict(receipt) | {
-            "etag": receipt.etag or None,
-            "confirmation": Confirmation.FOUND if receipt.confirmed else None,
-            "server": self._server,
-            "duration_s": duration_s,
-            "disposal": "due" if dispose else None,
-        }
-        rows = values.pop("rows")
-        processed = (entry.id, time.time(), json.dumps(rows)) if rows is not None else None
-        self._change_state(Verb.DELIVER, entry, _DELIVER, values, processed)
+        claim, server = (entry.id, entry.token), self._server
+        self.store.write(Deliver(*claim, self.now(), receipt, server, duration_s, dispose))
         reach(Point.DELIVERED)
         self._ended(State.DELIVERED, entry)
         self.on_attempt("", duration_s)
-        if rows is not None:
-            self.on_processed(entry.path, rows["dropped"])
+        if receipt.rows is not None:
+            self.on_processed(entry.path, receipt.rows["dropped"])
 
     def defer(self, entry: Entry, error: DeliveryError, due_at: float, *, charge: bool) -> None:
         """Set the time of the next attempt; `charge` counts this one as failed."""
-        values = _reason(error) | {
-            "due_at": due_at,
-            "charge": charge,
-            "ambiguous": entry.ambiguous or error.ambiguous,
-        }
-        self._change_state(Verb.DEFER, entry, _DEFER, values)
+        ambiguous = entry.ambiguous or error.ambiguous
+        claim, reason = (entry.id, entry.token), (error.code.value, error.reason)
+        self.store.write(Defer(*claim, self.now(), due_at, *reason, charge, ambiguous))
         reach(Point.DEFERRED)
         self.on_attempt(error.code, None)
 
@@ -319,8 +248,8 @@ class Journal(Database):
 
         The attempt is not counted.
         """
-        values = {"ambiguous": entry.ambiguous or ambiguous}
-        self._change_state(Verb.INTERRUPT, entry, "ambiguous = :ambiguous", values)
+        ambiguous = entry.ambiguous or ambiguous
+        self.store.write(Interrupt(entry.id, entry.token, self.now(), ambiguous))
         reach(Point.INTERRUPTED)
 
     def reject(self, entry: Entry, error: DeliveryError, *, dispose: bool = False) -> None:
@@ -328,51 +257,25 @@ class Journal(Database):
 
         `dispose`: its file is to be moved to the rejected folder.
         """
-        values = _reason(error) | {"disposal": "due" if dispose else None}
-        self._change_state(Verb.REJECT, entry, _REJECT, values)
+        claim, reason = (entry.id, entry.token), (error.code.value, error.reason)
+        self.store.write(Reject(*claim, self.now(), *reason, dispose))
         reach(Point.REJECTED)
         self._ended(State.REJECTED, entry)
         self.on_attempt(error.code, None)
 
     def withdraw(self, entry: Entry, error: DeliveryError) -> None:
         """Record that the file was removed or changed before it was sent."""
-        self._change_state(Verb.WITHDRAW, entry, _WITHDRAW, _reason(error))
+        claim, reason = (entry.id, entry.token), (error.code.value, error.reason)
+        self.store.write(Withdraw(*claim, self.now(), *reason))
         reach(Point.WITHDRAWN)
         self._ended(State.WITHDRAWN, entry)
 
     def withdraw_waiting(self, reason: str) -> list[bytes]:
         """Withdraw every entry that waits, so that its file is examined again; return the paths."""
-
-        def work(connection: sqlite3.Connection) -> list[Any]:
-            sql = "select id, path, bytes from entry where state in ('queued', 'deferred')"
-            waiting = connection.execute(sql).fetchall()
-            for entry_id, *_ in waiting:
-                values = {"error": None, "reason": reason}
-                change_state(connection, Verb.WITHDRAW, entry_id, _WITHDRAW, values)
-            return waiting
-
-        waiting = self.write(work, may_use_reserve=True)
-        for _, path, size_bytes in waiting:
+        waiting = self.store.write(WithdrawWaiting(self.now(), reason))
+        for path, size_bytes in waiting:
             self.on_ended(State.WITHDRAWN, path, size_bytes)
-        return [path for _, path, _ in waiting]
-
-    def _change_state(
-        self,
-        verb: Verb,
-        entry: Entry,
-        assignments: str,
-        values: Mapping[str, object],
-        processed: tuple[object, ...] | None = None,
-    ) -> None:
-        """Apply a verb; `processed`: the values of `PROCESSED`, in the same transaction."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            if not change_state(connection, verb, entry.id, assignments, values):
-                raise IllegalTransition(f"{verb}: entry {entry.id} is in another state")
-            if processed is not None:
-                connection.execute(statements.PROCESSED, processed)
-
-        self.write(work, may_use_reserve=True)
+        return [path for path, _ in waiting]
 
     def _ended(self, outcome: str, entry: Entry) -> None:
         self.on_ended(outcome, entry.path, entry.fingerprint.size_bytes)
@@ -386,16 +289,15 @@ class Journal(Database):
         """
         # A row for each mention: `id in (...)` would take back only one attempt of an entry.
         rows = [(entry_id,) for entry_id in entry_ids]
-        self.write(lambda writer: writer.executemany(_UNCHARGE, rows))
+        self.store.write(Execute(_UNCHARGE, rows))
 
     def make_due(self, codes: Collection[Code]) -> None:
         """Make due at once what was deferred with one of these codes.
 
         Raises `JournalFull`.
         """
-        now = time.time()
-        rows = [(now, code.value) for code in codes]
-        self.write(lambda writer: writer.executemany(_MAKE_DUE, rows))
+        now = self.now()
+        self.store.write(Execute(_MAKE_DUE, [(now, now, code.value) for code in codes]))
 
     # Disposal: the file of an ended version is moved or deleted.
 
@@ -412,7 +314,7 @@ class Journal(Database):
     def dispose(self, entry_id: int, moved_to: bytes | None) -> None:
         """Record that the version's file was moved or deleted, or is gone."""
         sql = """update entry set disposal = 'done', moved_to = ?, error = nullif(error, 'E211'),
-            reason = iif(error = 'E211', null, reason) where id = ?"""
+            reason = case when error = 'E211' then null else reason end where id = ?"""
         self._execute(sql, moved_to, entry_id)
 
     def not_disposed(self, entry_id: int, reason: str) -> None:
@@ -434,8 +336,8 @@ class Journal(Database):
 
     def prune(self, entry_ids: Collection[int]) -> None:
         """Delete ended versions. Raises `JournalFull`."""
-        sql, rows = "delete from entry where id = ?", [(key,) for key in entry_ids]
-        self.write(lambda writer: writer.executemany(sql, rows))
+        rows = [(entry_id,) for entry_id in entry_ids]
+        self.store.write(Execute("delete from entry where id = ?", rows))
 
     def prune_actions(self, before: float) -> None:
         """Delete the record of operator commands before an instant."""
@@ -448,8 +350,7 @@ class Journal(Database):
 
         `open_max`: of so many files the next look may be due at a time.
         """
-        values = {"since": since, "now": now, "server": self._server, "open_max": open_max}
-        self.write(lambda writer: writer.execute(statements.TRACK, values), durable=False)
+        self.store.write(Track(since, now, self._server, open_max))
 
     def tracked_due(self, now: float, longest: float, limit: int) -> list[Tracked]:
         """Return the files whose next look is due, the one that waited longest first.
@@ -464,11 +365,7 @@ class Journal(Database):
 
         Raises `JournalFull`.
         """
-
-        def work(connection: sqlite3.Connection) -> list[Tracked]:
-            return [file for file in files if _save_tracked(connection, file)]
-
-        return self.write(work) if files else []
+        return self.store.write(SaveTracked(files)) if files else []
 
     # Facts that are not about entries, and numbers.
 
@@ -485,7 +382,7 @@ class Journal(Database):
         """Save since when each of these datasets is expected; forget all others."""
         noted = self.read_fact("expected")
         known = noted if isinstance(noted, dict) else {}
-        expected = {dataset: known.get(dataset, time.time()) for dataset in datasets}
+        expected = {dataset: known.get(dataset, self.now()) for dataset in datasets}
         if expected != known:
             self.save_fact("expected", expected)
 
@@ -509,22 +406,4 @@ class Journal(Database):
         return self.read(statements.DROPPED)
 
     def _execute(self, sql: str, *parameters: object) -> None:
-        self.write(lambda writer: writer.execute(sql, parameters), may_use_reserve=True)
-
-
-def _reason(error: DeliveryError) -> dict[str, object]:
-    return {"error": error.code.value, "reason": error.reason}
-
-
-def _save_tracked(connection: sqlite3.Connection, file: Tracked) -> bool:
-    values = asdict(file)
-    values["rows"] = json.dumps(file.rows) if file.rows is not None else None
-    return connection.execute(statements.SAVE_TRACKED, values).rowcount == 1
-
-
-def _reclaim(connection: sqlite3.Connection) -> int:
-    rows = connection.execute("select id from entry where state = 'delivering'")
-    claimed = [entry_id for (entry_id,) in rows]
-    for entry_id in claimed:
-        change_state(connection, Verb.RECLAIM, entry_id, _RECLAIM)
-    return len(claimed)
+        self.store.write(Execute(sql, [parameters], ends=True))

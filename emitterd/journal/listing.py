@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from emitterd.journal.connection import Read
 from emitterd.journal.reader import RECORD_COLUMNS, record_of, rows_of
+from emitterd.journal.store import Read
 from emitterd.model import WAITING, State
 from emitterd.text import undisplay
 

@@ -6,23 +6,18 @@ version of a path. An entry that is being uploaded is not changed: its outcome i
 
 import json
 import os
-import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from emitterd.errors import JournalError
 from emitterd.journal.rows import LATEST, SUPERSEDED, Known, change_state, known_of
+from emitterd.journal.store import Store, Transaction
 from emitterd.model import LIVE, TRANSITIONS, Fingerprint, State, Verb
 from emitterd.shutdown import Shutdown
 from emitterd.text import display
 from emitterd.translation.text import Text
-
-if TYPE_CHECKING:
-    # The command line reads `Operation` and must start fast: no log, no database.
-    from emitterd.journal.database import Database
 
 BATCH = 500
 """Entries in one commit: workers need not wait for a command on a whole state."""
@@ -192,18 +187,40 @@ _WITHDRAW_MARKED = '"grant" = null, error = null, reason = :reason'
 _MARK = """insert into entry (path, state, flow, turn, rank, device, inode, bytes, mtime_ns,
     ctime_ns, admitted_at, changed_at, md5, sha256, confirmation, reason, delivered_to)
     values (?, 'delivered', ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'marked', ?,
-    (select id from server where url = ?))"""
+    (select id from server where url = ?)) returning id"""
 
-_RECORD = """insert into action (path, entry, act, state, user, at)
+_RECORD = """insert into action (path, entry, act, state, "user", at)
     values (?, ?, ?, ?, ?, ?)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Operate:
+    """Apply a command to some paths, recorded under the name of `user`."""
+
+    operation: Operation
+    paths: Sequence[bytes | MarkedFile]
+    server: str
+    user: str
+    now: float
+    durable: bool = True
+    ends: bool = False
+
+    def run(self, transaction: Transaction) -> list[OperationResult]:
+        """Make the change."""
+        return [
+            _mark(transaction, self, path)
+            if isinstance(path, MarkedFile)
+            else _change(transaction, self, path)
+            for path in self.paths
+        ]
 
 
 class Operations:
     """Applies operator commands to the journal. Thread-safe."""
 
-    def __init__(self, database: "Database", shutdown: Shutdown) -> None:
+    def __init__(self, store: Store, shutdown: Shutdown) -> None:
         """`shutdown.now` ends a command on a whole state between two commits."""
-        self._database = database
+        self._store = store
         self._shutdown = shutdown
 
     def apply(
@@ -221,7 +238,10 @@ class Operations:
                 if self._shutdown.now.is_set():
                     trouble = Text("emitterd is stopping")
                     break
-                for result in self._database.write(self._work(request, user, paths)):
+                operate = Operate(
+                    request.operation, paths, request.server, user, self._store.clock.now()
+                )
+                for result in self._store.write(operate):
                     report(result)
                     done += not result.refusal
                     if request.state is None or len(shown) < SHOWN:
@@ -229,20 +249,6 @@ class Operations:
         except JournalError as error:
             trouble = f"{error.code} {error}: {error.remedy}"
         return OperationReport(done, tuple(shown), trouble)
-
-    @staticmethod
-    def _work(
-        request: OperationRequest, user: str, paths: Sequence[bytes | MarkedFile]
-    ) -> Callable[[sqlite3.Connection], list[OperationResult]]:
-        def work(connection: sqlite3.Connection) -> list[OperationResult]:
-            return [
-                _mark(connection, path, request.server, user)
-                if isinstance(path, MarkedFile)
-                else _change(connection, path, request.operation, user)
-                for path in paths
-            ]
-
-        return work
 
     def _batches(self, request: OperationRequest) -> Iterator[Sequence[bytes | MarkedFile]]:
         if request.operation is Operation.MARK:
@@ -254,33 +260,30 @@ class Operations:
                 yield list(request.paths[at : at + BATCH])
             return
         # Entries that enter the state meanwhile, also by this command, are not meant.
-        ((last_id,),) = self._database.read("select coalesce(max(id), 0) from entry")
+        ((last_id,),) = self._store.read("select coalesce(max(id), 0) from entry")
         after_id = 0
-        while rows := self._database.read(_OF_STATE, (after_id, last_id, request.state, BATCH)):
+        while rows := self._store.read(_OF_STATE, (after_id, last_id, request.state, BATCH)):
             after_id = rows[-1][0]
             yield [path for _, path in rows]
 
 
-def _change(
-    connection: sqlite3.Connection, path: bytes, operation: Operation, user: str
-) -> OperationResult:
-    """Apply a command to one path, in the transaction of `connection`."""
-    rows = connection.execute(LATEST, (path,)).fetchall()
+def _change(transaction: Transaction, work: Operate, path: bytes) -> OperationResult:
+    """Apply a command to one path."""
+    rows = transaction.query(LATEST, (path,))
     if not rows:
         return OperationResult(path, None, None, Text("the journal does not know it"))
-    known, now = known_of(rows[0]), time.time()
+    known, operation = known_of(rows[0]), work.operation
     before = known.state
     if operation is Operation.RETRY:
-        sql = "select moved_to from entry where id = ?"
-        ((moved_to,),) = connection.execute(sql, (known.id,)).fetchall()
+        ((moved_to,),) = transaction.query("select moved_to from entry where id = ?", (known.id,))
         if moved_to:
             place = display(bytes(moved_to))
             refusal = Text("it was moved to {path}: put it back into the folder", path=place)
             return OperationResult(path, before, before, refusal)
     if operation is Operation.FORGET:
-        after = _forget(connection, known, path, now)
+        after = _forget(transaction, known, path, work.now)
     else:
-        after = _apply_verb(connection, known.id, operation, now)
+        after = _apply_verb(transaction, known, operation, work.now)
     if after is None:
         if before is State.DELIVERING:
             refusal = Text("it is being uploaded")
@@ -289,55 +292,56 @@ def _change(
         if remedy := REMEDIES.get((operation, before)):
             refusal = Text("{reason}: {remedy}", reason=refusal, remedy=remedy)
         return OperationResult(path, before, before, refusal)
-    connection.execute(_RECORD, (path, known.id, operation, before, user, now))
+    transaction.execute(_RECORD, (path, known.id, operation, before, work.user, work.now))
     return OperationResult(path, before, after)
 
 
-def _mark(
-    connection: sqlite3.Connection, file: MarkedFile, server: str, user: str
-) -> OperationResult:
-    """Record a file as delivered to `server` without an upload: a version of its own."""
-    rows = connection.execute(LATEST, (file.path,)).fetchall()
-    known, now = known_of(rows[0]) if rows else None, time.time()
+def _mark(transaction: Transaction, work: Operate, file: MarkedFile) -> OperationResult:
+    """Record a file as delivered to a server without an upload: a version of its own."""
+    rows = transaction.query(LATEST, (file.path,))
+    known, now = known_of(rows[0]) if rows else None, work.now
     before = known.state if known is not None else None
     if known is not None and before is State.DELIVERED and known.matches(file.fingerprint):
         return OperationResult(file.path, before, before, Text("it is delivered already"))
     if before is State.DELIVERING:
         return OperationResult(file.path, before, before, Text("it is being uploaded"))
-    reason = f"marked as delivered by {user}, not sent"
+    reason = f"marked as delivered by {work.user}, not sent"
     if known is not None and before in LIVE:
         values = {"now": now, "reason": reason}
-        change_state(connection, Verb.WITHDRAW, known.id, _WITHDRAW_MARKED, values)
-    connection.execute("insert or ignore into server (url) values (?)", (server,))
-    seen = file.fingerprint
-    row = connection.execute(
-        _MARK,
-        (file.path, file.flow, file.rank, *seen, now, now, file.md5, file.sha256, reason, server),
-    )
-    record = (file.path, row.lastrowid, Operation.MARK, before or "new", user, now)
-    connection.execute(_RECORD, record)
+        change_state(transaction, Verb.WITHDRAW, known.id, known.token, _WITHDRAW_MARKED, values)
+    url = (work.server,)
+    transaction.execute("insert into server (url) values (?) on conflict do nothing", url)
+    seen, hashes = file.fingerprint, (file.md5, file.sha256)
+    row = (file.path, file.flow, file.rank, *seen, now, now, *hashes, reason, work.server)
+    ((entry_id,),) = transaction.query(_MARK, row)
+    record = (file.path, entry_id, Operation.MARK, before or "new", work.user, now)
+    transaction.execute(_RECORD, record)
     return OperationResult(file.path, before, State.DELIVERED)
 
 
 def _apply_verb(
-    connection: sqlite3.Connection, entry_id: int, operation: Operation, now: float
+    transaction: Transaction, known: Known, operation: Operation, now: float
 ) -> State | None:
     for verb in VERBS[operation]:
-        if change_state(connection, verb, entry_id, _ASSIGNMENTS[verb], {"now": now}):
-            return TRANSITIONS[verb][1]
+        sources, target = TRANSITIONS[verb]
+        if known.state in sources:
+            values = {"now": now}
+            change_state(transaction, verb, known.id, known.token, _ASSIGNMENTS[verb], values)
+            return target
     return None
 
 
-def _forget(connection: sqlite3.Connection, known: Known, path: bytes, now: float) -> State | None:
+def _forget(transaction: Transaction, known: Known, path: bytes, now: float) -> State | None:
     """Mark the path for re-upload; None while it is being uploaded."""
     if known.state is State.DELIVERING:
         return None
     live = known.state in LIVE
     if live:
-        change_state(connection, Verb.WITHDRAW, known.id, '"grant" = null', {"now": now})
+        no_grant, values = '"grant" = null', {"now": now}
+        change_state(transaction, Verb.WITHDRAW, known.id, known.token, no_grant, values)
     else:
         # Retention counts from the command on.
         sql = 'update entry set changed_at = ?, "grant" = null where id = ?'
-        connection.execute(sql, (now, known.id))
-    connection.execute(_FORGET, (now, path))
+        transaction.execute(sql, (now, known.id))
+    transaction.execute(_FORGET, (now, path))
     return State.WITHDRAWN if live else known.state

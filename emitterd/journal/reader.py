@@ -5,19 +5,17 @@ in its own transaction: a long one would keep the log from shrinking.
 """
 
 import json
-import sqlite3
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from emitterd.journal.connection import Read, Row, open_nothing, open_reader, translate_error
+from emitterd.journal.opening import open_reader
 from emitterd.journal.rows import Known, former_deliveries, latest
-from emitterd.journal.state_folder import is_locked, refuse_lost
+from emitterd.journal.store import Read, Row
 from emitterd.model import State
 from emitterd.text import display, iso
 
@@ -105,20 +103,16 @@ class JournalReader:
         `absent`: a missing file counts as an empty journal.
         """
         self.path = path
-        missing = absent and not path.exists()
-        if missing:
-            refuse_lost(path)
-        self._connection = open_nothing() if missing else open_reader(path)
+        self._store = open_reader(path, absent=absent)
+        self.read = self._store.read
+        self.snapshot = self._store.snapshot
+        self.running = self._store.is_running
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    def running(self) -> bool:
-        """Tell whether a daemon, or a command that writes, holds the journal."""
-        return is_locked(self.path)
+        self._store.close()
 
     def entries(self, query: EntryQuery = EntryQuery()) -> Iterator[dict[str, Any]]:
         """Return entries as in `list --json`, usually in the order of admission."""
@@ -135,15 +129,6 @@ class JournalReader:
         if query.sort:
             return _chosen(query, self._sorted(query, columns))
         return _chosen(query, self._pages(sql, (0,), parameters))
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Read one consistent state within the block, which must be short."""
-        self.read("begin")
-        try:
-            yield
-        finally:
-            self.read("rollback")
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None if it is unknown."""
@@ -227,29 +212,13 @@ class JournalReader:
         direction = "desc" if query.sort.startswith("-") else "asc"
         key = SORT_KEYS[query.sort.removeprefix("-")]
         sql = f"select id from entry where {where} order by {key} {direction}, id {direction}"  # noqa: S608
-        with self._errors():
-            ids = array("q", (row[0] for row in self._connection.execute(sql, parameters)))
+        ids = array("q", (row[0] for row in self._store.stream(sql, parameters)))
         for start in range(0, len(ids), PAGE):
             yield from rows_of(self.read, ids[start : start + PAGE], columns)
 
     def former_deliveries(self, url: str) -> int:
         """Return how many files were delivered to another API, and not to this one since."""
         return former_deliveries(self.read, url)
-
-    def read(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
-        """Return all rows of a query; the transaction ends with the call.
-
-        Raises `JournalError`.
-        """
-        with self._errors():
-            return self._connection.execute(sql, parameters).fetchall()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise translate_error(error, self.path) from error
 
 
 def rows_of(read: Read, ids: Sequence[int], columns: str) -> Iterator[Row]:

@@ -1,16 +1,15 @@
 """The data that the journal takes and returns, and its longer SQL statements."""
 
 import json
-import sqlite3
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from pathlib import Path
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import DeliveryError
-from emitterd.journal.connection import Read, Row
+from emitterd.journal.store import Dialect, Read, Row, Transaction
 from emitterd.model import TRANSITIONS, Entry, Fingerprint, Grant, ServerState, State, Tracked, Verb
 from emitterd.text import display, iso
 
@@ -63,6 +62,7 @@ class Known:
     disposal: str | None
     error: str | None
     reason: str | None
+    token: int
 
     def matches(self, seen: Fingerprint) -> bool:
         """Tell whether the file as seen needs no new entry."""
@@ -94,11 +94,34 @@ class Ended:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """How many entries were copied, and whether the copy is complete.
+
+    `of`: how many there were, by the journal's own count; None where that is lost.
+    """
+
+    entries: int
+    of: int | None
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """The result of a rebuild.
+
+    `backup`: the new name of the damaged file, None if there was no file.
+    """
+
+    backup: Path | None
+    salvaged: Salvaged
+
+
 ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
-    "grant", ambiguous"""
+    "grant", ambiguous, token"""
 
 _KNOWN = """id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal, error,
-    reason"""
+    reason, token"""
 
 LATEST = f"""select {_KNOWN} from entry where path = ? and forgotten_at is null
     order by id desc limit 1"""  # noqa: S608  names are ours
@@ -123,9 +146,8 @@ _LATEST_OF_MANY = f"""select path, max(id), state, disposal, bytes, mtime_ns, ct
     group by path"""  # noqa: S608  no input
 
 READ_FACT = "select value from fact where name = ?"
-SAVE_FACT = "insert or replace into fact (name, value) values (?, ?)"
-SAVE_ARRIVAL = """insert or replace into arrival (dataset, admitted_at, delivered_at,
-    accepted_at) values (?, ?, ?, ?)"""
+SAVE_FACT = """insert into fact (name, value) values (?, ?)
+    on conflict (name) do update set value = excluded.value"""
 
 SUPERSEDED = """exists (select 1 from entry later
     where later.path = entry.path and later.id > entry.id)"""
@@ -138,49 +160,62 @@ DROPPED = f"""select path, delivered_at, findings from entry
     and forgotten_at is null and not {SUPERSEDED} order by delivered_at desc limit {DROPPED_MAX}"""  # noqa: S608  names are ours
 """Delivered files that the server will drop, for which no later version came. Uses an index."""
 
-# Claim the next entry: of the queued the one with the lowest turn, and of the deferred one that is
-# due; where `want` is not `any`, also the entry with a grant that waited longest; where it is
-# `fresh-first`, also one of a flow that no probe was of yet (`:probed`). A due time after
-# `:due_max` is later than any backoff can set: it was written before the clock was set back, so the
-# entry is due. Most paths have one version: the last column spares them three more queries. SQLite
-# finds the value that RETURNING computed in an index only by a cast.
-CLAIM = f"""update entry set state = '{TRANSITIONS[Verb.CLAIM][1]}', changed_at = :now
+_CLAIM = f"""update entry set state = '{TRANSITIONS[Verb.CLAIM][1]}', changed_at = :now,
+    token = token + 1
     where id = (select id from (
-        select * from (select id, turn, rank, 0 as again, "grant" is not null as pinned, 1 as probed
-            from entry
-            where state = 'queued' order by turn, rank, id limit 1)
+        select * from (select id, turn, rank, false as again, "grant" is not null as pinned,
+                true as probed from entry
+            where state = 'queued' order by turn, rank, id limit 1) as queued
         union all
-        select * from (select id, turn, rank, 1, "grant" is not null, 1 from entry
-            where state = 'deferred' and due_at <= :now order by due_at limit 1)
+        select * from (select id, turn, rank, true, "grant" is not null, true from entry
+            where state = 'deferred' and due_at <= :now order by due_at limit 1) as due
         union all
-        select * from (select id, turn, rank, 1, "grant" is not null, 1 from entry
-            where state = 'deferred' and due_at > :due_max order by due_at limit 1)
+        select * from (select id, turn, rank, true, "grant" is not null, true from entry
+            where state = 'deferred' and due_at > :due_max order by due_at limit 1) as late
         union all
-        select id, turn, rank, 0, "grant" is not null, 0 from entry
+        select id, turn, rank, false, "grant" is not null, false from entry
             where id = (select id from (select id, flow from entry
                 where :want = 'fresh-first' and state = 'queued'
-                order by turn, rank, id limit {PROBE_MAX})
-            where flow not in (select value from json_each(:probed)) limit 1)
+                order by turn, rank, id limit {PROBE_MAX}) as near
+            where %s limit 1)
         union all
-        select * from (select id, turn, rank, 0, 1, 1 from entry
+        select * from (select id, turn, rank, false, true, true from entry
             where :want <> 'any' and "grant" is not null
             and state in ('queued', 'deferred')
             and (state = 'queued' or due_at <= :now or due_at > :due_max)
-            order by due_at limit 1)
-    ) order by case :want when 'pinned-first' then not pinned
+            order by due_at limit 1) as pinned
+    ) as next order by case :want when 'pinned-first' then not pinned
                         when 'fresh-first' then pinned end,
         (:want <> 'any' and again), probed, turn, rank, id limit 1
 ) returning turn, flow, {ENTRY}, granted_at is null and not exists (
-    select 1 from entry other
-    where other.path = cast(entry.path as blob) and other.id <> entry.id)
+    select 1 from entry other where other.path = %s and other.id <> entry.id)
 """  # noqa: S608  no input
+
+
+def claim(sql: Dialect, probed: Sequence[str]) -> str:
+    """Return the statement that claims the next entry; `probed` names parameters that are flows.
+
+    Of the queued it takes the one with the lowest turn, and of the deferred one that is due; where
+    `:want` is not `any`, also the entry with a grant that waited longest; where it is
+    `fresh-first`, also one of a flow that no probe was of yet. A due time after `:due_max` is later
+    than any backoff can set: it was written before the clock was set back, so the entry is due.
+    Most paths have one version: the last column spares them three more queries.
+    """
+    names = ", ".join(f":{name}" for name in probed)
+    return _CLAIM % (f"flow not in ({names})" if names else "true", sql.blob("entry.path"))
+
+
+RECLAIM = """update entry set state = 'queued', changed_at = ?, token = token + 1,
+    ambiguous = ambiguous or "grant" is not null where state = 'delivering'"""
+"""The dead process may have sent the whole body if it had a grant."""
 
 PIN = """update entry set
     earlier_keys = case when ambiguous and key <> :key
-        then coalesce(earlier_keys || char(10), '') || key else earlier_keys end,
+        then coalesce(earlier_keys || '
+', '') || key else earlier_keys end,
     "grant" = :packed, key = :key, granted_at = :granted_at,
     confirmation = coalesce(:confirmation, confirmation)
-    where id = :id and state = 'delivering'"""
+    where id = :id and token = :token"""
 """Pin a grant. An earlier key is kept where its object may exist."""
 
 UNCONFIRMED = """select path from entry where "grant" is not null
@@ -212,16 +247,19 @@ _FORMER = f"""select count(*) from entry
     and delivered_to <> coalesce((select id from server where url = :url), 0)"""  # noqa: S608  names are ours
 """How many files were delivered to another server than this one; at once where there is none."""
 
+TRACKED_OPEN = """select count(*) from tracked where due_at is not null
+    and (select delivered_to from entry where entry.id = tracked.id) = ?"""
+"""How many files of a server are tracked that are not decided.
+
+No join: SQLite would read every entry."""
+
 TRACK = """insert into tracked (id, state, due_at) select id, 'waiting', :now from entry
     where state = 'delivered' and delivered_at > :since and delivered_to = :server
     and key is not null and not exists (select 1 from tracked where tracked.id = entry.id)
-    order by delivered_at desc limit max(0, :open_max - (select count(*) from tracked
-        cross join entry on entry.id = tracked.id
-        where tracked.due_at is not null and delivered_to = :server))"""
+    order by delivered_at desc limit :more"""
 """Begin to track what was delivered to this server since an instant, the latest first.
 
-Without a limit on the files that are not decided, each round would sort a whole backlog. `cross
-join` sets the order of the tables: otherwise SQLite reads every entry."""
+Without a limit on the files that are not decided, each round would sort a whole backlog."""
 
 _TRACKED = [field.name for field in fields(Tracked)][4:]
 
@@ -242,26 +280,25 @@ ENDINGS = f"""select id, path, {SUPERSEDED}
 
 
 def change_state(
-    connection: sqlite3.Connection,
+    transaction: Transaction,
     verb: Verb,
     entry_id: int,
-    assignments: str = "",
-    values: Mapping[str, object] | None = None,
+    token: int,
+    assignments: str,
+    values: Mapping[str, object],
 ) -> bool:
-    """Apply a verb to an entry, in the caller's transaction: every change of state.
+    """Apply a verb to an entry, in the caller's transaction.
 
-    `assignments` sets more columns, from `values`. False where the transition table does not allow
-    the verb in the state of the entry; nothing is changed then.
+    `assignments` sets more columns, from `values`, which has the instant `now`. False if the token
+    is not that of the entry; nothing is changed then. The caller knows that the transition table
+    allows the verb in the state that the entry had with this token.
     """
-    sources, target = TRANSITIONS[verb]
-    states = ", ".join(f"'{state}'" for state in sorted(sources))
-    more = f", {assignments}" if assignments else ""
+    # No condition on the state: on old statistics PostgreSQL would choose its index for this.
     sql = (
-        f"update entry set state = '{target}', changed_at = :now{more}"  # noqa: S608  names are ours
-        f" where id = :id and state in ({states})"
+        f"update entry set state = '{TRANSITIONS[verb][1]}', changed_at = :now,"  # noqa: S608
+        f" token = token + 1, {assignments} where id = :id and token = :token"
     )
-    bound = {"now": time.time(), **(values or {}), "id": entry_id}
-    return connection.execute(sql, bound).rowcount == 1
+    return transaction.execute(sql, {**values, "id": entry_id, "token": token}) == 1
 
 
 def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]:
@@ -303,10 +340,10 @@ def known_of(row: Row) -> Known:
 
 def entry_of(row: Row) -> Entry:
     """Read a row of the columns `ENTRY`."""
-    entry_id, path, *fingerprint, attempts, error, packed, ambiguous, first = row
+    entry_id, path, *fingerprint, attempts, error, packed, ambiguous, token, first = row
     grant = Grant.unpack(packed) if packed is not None else None
     seen, flags = Fingerprint(*fingerprint), (bool(ambiguous), bool(first))
-    return Entry(entry_id, path, seen, attempts, error, grant, *flags)
+    return Entry(entry_id, path, seen, attempts, error, grant, *flags, token)
 
 
 def tracked_of(row: Row) -> Tracked:

@@ -5,7 +5,7 @@ the few words that differ. A write is a `Work`: a frozen dataclass, so that a st
 one kind as one statement.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -87,6 +87,32 @@ class StoreState:
     """Since when the disk is full, seconds since the epoch."""
     unreachable_since: float | None = None
     """Since when the database cannot be reached, seconds since the epoch."""
+
+
+class StoreReader(Protocol):
+    """A database opened for reading only, perhaps while another process writes."""
+
+    @property
+    def sql(self) -> Dialect:
+        """The words of SQL that differ."""
+
+    def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Return all rows of a query; the transaction ends with the call, or with `snapshot`.
+
+        Raises `JournalError`.
+        """
+
+    def stream(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
+        """Yield the rows of a query that has too many for `read`."""
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Return a context in which all reads see one consistent state. It must be short."""
+
+    def is_running(self) -> bool:
+        """Tell whether a daemon, or a command that writes, holds the journal."""
+
+    def close(self) -> None:
+        """Close the database."""
 
 
 class Host(Protocol):

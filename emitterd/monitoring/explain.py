@@ -8,7 +8,7 @@ from typing import Any, Self
 from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState
-from emitterd.journal.connection import start_remedy
+from emitterd.journal.opening import start_remedy
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING, Confirmation, State
 from emitterd.monitoring.status import status_record

@@ -103,7 +103,7 @@ class HealthMonitor:
     def _read_queue(self, now: float) -> QueueStatus:
         commits_read, read_at = self._queue_read
         # Before the reading: a commit during it causes another one.
-        commits = self._journal.commits
+        commits = self._journal.store.commits
         limit_s = AGED_S if commits == commits_read else READING_S
         if self._queue is None or not 0 <= now - read_at < limit_s:
             self._queue = read_queue(self._journal.read, now)
@@ -123,14 +123,15 @@ class HealthMonitor:
         return QueueReading(queue, health, outages, eta_s, swept_at, not_sent)
 
     def _daemon_facts(self, sweep_every_s: float) -> DaemonFacts:
+        store = self._journal.store.state
         return DaemonFacts(
             swept_at=self._intake.swept_at or self._started_at,
             sweep_limit_s=sweep_limit_s(sweep_every_s, self._intake.sweep_took_s),
             root_lost_since=self._watch_keeper.lost_since,
             degraded_since=self._watch_keeper.degraded_since,
             degraded=self._watch_keeper.degraded,
-            journal_full_since=self._journal.full_since,
-            journal_busy_since=self._journal.busy_since,
+            journal_full_since=store.full_since,
+            journal_busy_since=store.busy_since,
             not_sent=self._intake.not_sent(),
             shared_since=self._watch_keeper.shared_since,
         )

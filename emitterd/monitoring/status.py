@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from emitterd.codes import Code
 from emitterd.errors import Outage
-from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import DROPPED, READ_FACT, SUPERSEDED
+from emitterd.journal.store import Read
 from emitterd.model import WAITING, State
 from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, files_wait
 from emitterd.monitoring.arrivals import Arrival

@@ -34,7 +34,7 @@ from emitterd.intake.candidates import SettleRule
 from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.intake.file_status import FileStatusReader, Latest
 from emitterd.intake.loop import Intake, Sweep
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.operations import Operations
 from emitterd.model import State, WireProtocol
 from emitterd.monitoring.health import HealthMonitor
@@ -85,11 +85,11 @@ class Components:
         self.spool.trusts_leases = config.spool.completion == "auto"
         self.http_client = open_http_client(config, self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
-        self.journal = Journal(config.journal.path, backoff_max_s=config.delivery.backoff_max_s)
+        self.journal = open_journal(config.journal.path, config.delivery.backoff_max_s)
         self.former_deliveries = self.journal.deliver_to(config.emission.url)
         """How many files were delivered to the server of a former configuration only."""
         self.metrics = None if config.web.listen is None else self._count_results()
-        self.operations = Operations(self.journal, self.shutdown)
+        self.operations = Operations(self.journal.store, self.shutdown)
         self._emission = open_emission(config, self.http_client, self.shutdown, self.journal)
         self._examine_again_for(config.emission.protocol)
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)

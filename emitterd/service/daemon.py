@@ -20,7 +20,7 @@ from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import ConfigError, JournalMoved
 from emitterd.housekeeping.disposal import MOVERS
 from emitterd.intake.file_status import FileStatus, dropped_status, skipped, undelivered
-from emitterd.journal.connection import FORMER_SERVER
+from emitterd.journal.opening import FORMER_SERVER
 from emitterd.journal.operations import OperationReport, OperationRequest, OperationResult
 from emitterd.journal.reader import JournalReader
 from emitterd.model import LIVE, State
@@ -95,7 +95,7 @@ class Daemon:
         self._threads = Threads(components.worker, components.wake_up, self._shutdown)
         every_s = watchdog_s(os.environ, os.getpid())
         self._watchdog = Watchdog(
-            self._threads.heartbeat, lambda: self._journal.committing_since, every_s
+            self._threads.heartbeat, lambda: self._journal.store.state.committing_since, every_s
         )
         self._alerts: Alerts | None = None
         self._check_s = min(CHECK_S, every_s / 4) if every_s else CHECK_S
@@ -127,7 +127,7 @@ class Daemon:
     def _supervise(self, signals: Signals) -> None:
         """Check the threads and the journal each second, until something ends the daemon."""
         components, hangups = self._components, 0
-        while not (signals.stops or self._threads.failed or self._journal.moved):
+        while not (signals.stops or self._threads.failed or self._journal.store.moved):
             if signals.hangups != hangups:
                 # Several SIGHUPs need only one reload.
                 hangups = signals.hangups
@@ -188,13 +188,13 @@ class Daemon:
             path=str(components.config.spool.directory),
             workers=components.destination.workers,
         )
-        if self._journal.reclaimed:
-            log.info("journal.recovered", reclaimed=self._journal.reclaimed)
+        if self._journal.store.reclaimed:
+            log.info("journal.recovered", reclaimed=self._journal.store.reclaimed)
         if components.former_deliveries:
             log.warning(
                 "journal.former_server", count=components.former_deliveries, hint=FORMER_SERVER
             )
-        if self._journal.restored:
+        if self._journal.store.restored:
             log.warning("journal.restored", path=str(components.config.journal.path), hint=RESTORED)
         if not components.spool.claim():
             log.warning(
@@ -253,7 +253,7 @@ class Daemon:
 
     def _stop(self, signals: Signals) -> bool:
         """Drain and end all threads; return whether that is because the journal was moved."""
-        if (moved := self._journal.moved) is not None:
+        if (moved := self._journal.store.moved) is not None:
             log.critical("journal.moved", error=moved.code, reason=str(moved), hint=moved.remedy)
             # No result could be recorded.
             self._shutdown.now.set()

@@ -13,10 +13,10 @@ from threading import Semaphore
 from typing import Any
 from weakref import finalize
 
-from emitterd.journal.connection import Row
 from emitterd.journal.listing import BATCH, all_files
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import entries_by_state
+from emitterd.journal.store import Row
 from emitterd.model import State
 from emitterd.monitoring.export import FILE_FIELDS, RECEIPT_FIELDS, csv_lines, json_lines
 from emitterd.translation.text import Text

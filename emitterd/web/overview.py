@@ -21,9 +21,9 @@ from typing import Any
 
 from emitterd.datasets.findings import Severity
 from emitterd.delivery.circuit_breaker import OpenCircuit
-from emitterd.journal.connection import Read, Row
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import SUPERSEDED
+from emitterd.journal.store import Read, Row
 from emitterd.model import State
 from emitterd.monitoring import uploads
 from emitterd.monitoring.alarms import Health

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from conftest import SmallDisk
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.monitoring.alarms import Alarm, AlarmCode
 from emitterd.monitoring.alarms import judge as judge_alarms
 from emitterd.monitoring.alerts import channels
@@ -302,7 +303,7 @@ def test_an_alert_sent_just_before_the_stop_is_not_sent_again(
 
 def test_a_full_disk_delays_no_alert(receivers: Receivers, small_disk: SmallDisk) -> None:
     """Without room in the journal, memory keeps what was sent; later the journal has it."""
-    with Journal(small_disk.root / "journal.db") as journal:
+    with open_journal(small_disk.root / "journal.db") as journal:
         rig = Rig(journal)
         rules = AlertRules((CommandChannel((str(receivers.command),)),))
         with patch("time.time", rig.clock):
@@ -310,7 +311,7 @@ def test_a_full_disk_delays_no_alert(receivers: Receivers, small_disk: SmallDisk
             small_disk.fill(spare=False)
             rig.raise_alarm(AlarmCode.JOURNAL_FULL)
             rig.look()
-            assert journal.full_since is not None
+            assert journal.store.state.full_since is not None
             rig.clock.pass_by(60)
             rig.look()
             assert len(receivers.received()) == 1

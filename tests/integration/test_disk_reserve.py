@@ -19,15 +19,18 @@ from conftest import DISK_BYTES, Mount, Python, SmallDisk
 from emitterd.codes import Code
 from emitterd.delivery.circuit_breaker import STREAK
 from emitterd.errors import Decision, DeliveryError, JournalFull
-from emitterd.journal.database import Database
-from emitterd.journal.disk_reserve import SHARE, SIZE_BYTES, DiskReserve
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.rows import Admission
+from emitterd.journal.sqlite.disk_reserve import SHARE, SIZE_BYTES, DiskReserve
+from emitterd.journal.sqlite.store import SqliteStore
+from emitterd.journal.work import Execute
 from emitterd.model import Entry, Fingerprint, Grant, Receipt, State
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.shutdown import Shutdown
 from support.installation import Installation
+from support.journal import sqlite_store
 from support.waiting import wait_until
 from support.worker import rigged
 
@@ -72,7 +75,7 @@ class Site:
 
     def act(self, act: Operation) -> None:
         """Have the operator act on the last file that was admitted."""
-        hand = Operations(self.journal, Shutdown())
+        hand = Operations(self.journal.store, Shutdown())
         path = f"{self.number:04}.zip".encode()
         outcome = hand.apply(OperationRequest(act, (path,)), "operator", lambda _: None)
         if outcome.trouble:
@@ -95,7 +98,7 @@ class Site:
 @pytest.fixture
 def site(small_disk: SmallDisk) -> Iterator[Site]:
     """Open a journal on the small disk."""
-    with Journal(small_disk.root / "journal.db") as journal:
+    with open_journal(small_disk.root / "journal.db") as journal:
         yield Site(small_disk, journal)
 
 
@@ -193,7 +196,7 @@ def test_many_ends_fit_into_the_room(small_disk: SmallDisk, *, log: bool) -> Non
 
     An empty log, as after a restart, must grow first.
     """
-    with Journal(small_disk.root / "journal.db") as journal:
+    with open_journal(small_disk.root / "journal.db") as journal:
         site = Site(small_disk, journal)
         entries = [site.claimed() for _ in range(64)]
         small_disk.fill(log=log)
@@ -214,8 +217,9 @@ from emitterd.journal.rows import Admission
 from emitterd.shutdown import Shutdown
 from emitterd.model import Fingerprint
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.shutdown import Shutdown
-journal = Journal(Path("journal.db"))
+journal = open_journal(Path("journal.db"))
 journal.admit([Admission(b"a.zip", Fingerprint(1, 2, 3, 4, 5), "pat", 0)])
 journal.claim(time.time())
 os._exit(0)
@@ -226,8 +230,8 @@ def test_start_on_a_full_disk(small_disk: SmallDisk, python: Python) -> None:
     """What a dead process had claimed is taken back, though nothing can grow."""
     python(DEATH, cwd=small_disk.root)
     small_disk.fill()
-    with capture_logs() as events, Journal(small_disk.root / "journal.db") as journal:
-        assert journal.reclaimed == 1
+    with capture_logs() as events, open_journal(small_disk.root / "journal.db") as journal:
+        assert journal.store.reclaimed == 1
         assert journal.counts()[State.QUEUED] == 1
         with pytest.raises(JournalFull):
             journal.claim(time.time())
@@ -236,16 +240,15 @@ def test_start_on_a_full_disk(small_disk: SmallDisk, python: Python) -> None:
 
 def test_what_waits_together(site: Site) -> None:
     """In one commit on a full disk the ends are recorded, and the rest is refused."""
-    database = site.journal
+    database = sqlite_store(site.journal)
     site.disk.fill()
     answers: dict[str, object] = {}
 
     def write(name: str, *, final: bool) -> None:
         try:
-            answers[name] = database.write(
-                lambda c: c.execute("insert into fact values (?, ?)", (name, "x" * 5000)).rowcount,
-                may_use_reserve=final,
-            )
+            row = (name, "x" * 5000)
+            work = Execute("insert into fact (name, value) values (?, ?)", [row], ends=final)
+            answers[name] = database.write(work)
         except JournalFull as full:
             answers[name] = full.code
 
@@ -253,10 +256,10 @@ def test_what_waits_together(site: Site) -> None:
         threading.Thread(target=write, args=(f"{n}",), kwargs={"final": bool(n % 2)})
         for n in range(4)
     ]
-    with database._writing:
+    with database._group.writing:
         for thread in threads:
             thread.start()
-        wait_until(lambda: len(database._queue) == len(threads), 20.0, "all is queued")
+        wait_until(lambda: len(database._group._queue) == len(threads), 20.0, "all is queued")
     for thread in threads:
         thread.join(20.0)
 
@@ -270,11 +273,11 @@ def test_disk_too_full_for_a_ballast(small_disk: SmallDisk) -> None:
     path = small_disk.root / "journal.db"
     filler = small_disk.root / "other"
     filler.write_bytes(b"\0" * (DISK_BYTES - 3 * DISK_BYTES // SHARE // 2))
-    with Database(path) as database:
-        database.write(lambda c: c.execute("insert into fact values ('a', '1')"))
+    with SqliteStore(path) as database:
+        database.write(Execute("insert into fact (name, value) values ('a', '1')"))
         assert not path.with_name("journal.db.ballast").exists()
         filler.unlink()
-        database.write(lambda c: c.execute("insert into fact values ('b', '1')"))
+        database.write(Execute("insert into fact (name, value) values ('b', '1')"))
         assert allocated(path.with_name("journal.db.ballast")) == DISK_BYTES // SHARE
 
 
@@ -282,7 +285,7 @@ def test_size_on_an_ordinary_disk(tmp_path: Path) -> None:
     """It has real blocks, is private, and goes when the journal is closed."""
     path = tmp_path / "journal.db"
     ballast = path.with_name("journal.db.ballast")
-    with closing(Database(path)):
+    with closing(SqliteStore(path)):
         assert allocated(ballast) >= SIZE_BYTES
         assert ballast.stat().st_mode & 0o777 == 0o600
     assert not ballast.exists()
@@ -401,7 +404,7 @@ import resource, sys
 from pathlib import Path
 from structlog.testing import capture_logs
 from emitterd.errors import JournalFull
-from emitterd.journal.disk_reserve import DiskReserve
+from emitterd.journal.sqlite.disk_reserve import DiskReserve
 reserve = DiskReserve(Path(sys.argv[1]))
 half_as_much = reserve.size_bytes * 3 // 2
 resource.setrlimit(resource.RLIMIT_FSIZE, (half_as_much, resource.RLIM_INFINITY))

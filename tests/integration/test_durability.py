@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from emitterd.journal.work import Execute
 from support.crashes import MEMORY
 from support.installation import Installation
 from support.worker import rigged
@@ -22,9 +23,9 @@ import os, sys
 from pathlib import Path
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 
-with Journal(Path(sys.argv[1])) as journal:
+with open_journal(Path(sys.argv[1])) as journal:
     journal.admit([Admission(b"a.zip", Fingerprint(1, 2, 3, 4, 5), "flow", 0)])
     os.write(1, b"answered")
     os.kill(os.getpid(), 9)
@@ -36,9 +37,9 @@ from pathlib import Path
 from emitterd.journal.rows import Admission
 from emitterd.model import Grant
 from emitterd.model import Fingerprint
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 
-with Journal(Path(sys.argv[1])) as journal:
+with open_journal(Path(sys.argv[1])) as journal:
     journal.admit([Admission(b"a.zip", Fingerprint(1, 2, 3, 4, 5), "flow", 0)])
     os.write(1, b"admitted")
     entry = journal.claim(0.0)
@@ -137,7 +138,7 @@ def test_copy_is_synced_before_its_source_goes(site: Installation) -> None:
 def test_without_the_record_nothing_follows(tmp_path: Path) -> None:
     """A delivery that the journal refuses is not logged, and its file stays."""
     with rigged(tmp_path, delete=True) as rig:
-        rig.journal.write(lambda connection: connection.execute(REFUSING))
+        rig.journal.store.write(Execute(REFUSING))
         path = rig.drop("pat/a.zip")
         with pytest.raises(sqlite3.IntegrityError):
             rig.step()

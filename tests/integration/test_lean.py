@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from emitterd.config.settings import load
-from emitterd.journal.database import Database
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.rows import ASKED, Admission, AdmissionResult, unchanged_paths
+from emitterd.journal.work import Execute
 from emitterd.model import Fingerprint, State
 from emitterd.monitoring.health import AGED_S
 from emitterd.monitoring.uploads import UploadTracker
@@ -23,7 +24,7 @@ from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service.components import Components
 from support.installation import DEADLINE_S, Installation
 from support.intake import IntakeDriver
-from support.journal import deliver
+from support.journal import deliver, sqlite_store
 from support.zips import make_zip
 
 NOBODY_LISTENS = "http://127.0.0.1:9/"
@@ -56,7 +57,7 @@ def test_a_command_loads_what_it_uses(place: Installation, arguments: list[str])
 
     While no daemon runs, `status` looks for files that wait, by the patterns of the configuration.
     """
-    Journal(place.journal).close()
+    open_journal(place.journal).close()
     command = place.command(*arguments)
     if arguments[0].startswith("--"):
         command = command[:-2]
@@ -115,9 +116,9 @@ def counting(connection: sqlite3.Connection) -> Iterator[list[str]]:
 
 
 @contextmanager
-def reading(database: Database) -> Iterator[list[str]]:
+def reading(journal: Journal) -> Iterator[list[str]]:
     """Keep the queries of the connection that reads."""
-    with counting(database._reader) as statements:
+    with counting(sqlite_store(journal)._reader) as statements:
         yield statements
 
 
@@ -131,9 +132,9 @@ def admissions(count: int, first: int = 0) -> list[Admission]:
 
 def test_a_new_path_costs_two_statements(journal: Journal) -> None:
     """Each file of a batch costs one query and one insert, in one transaction."""
-    with counting(journal._writer) as few:
+    with counting(sqlite_store(journal)._writer) as few:
         journal.admit(admissions(10))
-    with counting(journal._writer) as many:
+    with counting(sqlite_store(journal)._writer) as many:
         journal.admit(admissions(110, first=10))
 
     assert len(many) - len(few) == 2 * 100
@@ -143,13 +144,14 @@ def test_a_forgotten_version_is_no_later_one(journal: Journal) -> None:
     """Behind a forgotten version the one that is known is still found."""
     admission, other = admissions(2)
     journal.admit([admission])
-    journal.write(
-        lambda connection: connection.execute(
+    journal.store.write(
+        Execute(
             """insert into entry select id + 1, path, 'withdrawn', flow, turn, rank,
                device, inode, bytes, mtime_ns, ctime_ns, admitted_at, changed_at,
                attempts, due_at, error, reason, "grant", key, granted_at, ambiguous,
                earlier_keys, delivered_at, duration_s, sha256, md5, etag, verified,
-               disposal, findings, 1.0, moved_to, confirmation, delivered_to
+               disposal, findings, 1.0, moved_to, confirmation, delivered_to,
+               token, host
                from entry"""
         )
     )
@@ -219,7 +221,7 @@ def test_what_is_settled(journal: Journal, change: str, known: object) -> None:
     (admission,) = admissions(1)
     update = f"update entry set {change}"  # noqa: S608  a table above
     journal.admit([admission])
-    journal.write(lambda connection: connection.execute(update))
+    journal.store.write(Execute(update))
 
     seen = {admission.path: admission.fingerprint, b"other": admission.fingerprint}
     assert unchanged_paths(journal.read, seen) == ({admission.path} if known else set())

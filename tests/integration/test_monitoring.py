@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from conftest import SmallDisk
-from emitterd.journal.connection import open_nothing
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
+from emitterd.journal.sqlite.connection import open_nothing
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.metrics import Metrics
 from emitterd.monitoring.status import QueueReading, read_queue
@@ -438,7 +438,7 @@ def test_a_full_disk_that_is_not_noted_is_in_the_check(
     """Others may take even the room that was kept: `status --check` looks itself."""
     site = Installation(tmp_path, server.url)
     site.settings["EMITTERD_JOURNAL_PATH"] = str(small_disk.root / "journal.db")
-    with Journal(small_disk.root / "journal.db"):
+    with open_journal(small_disk.root / "journal.db"):
         before = check(site, "OK")
         small_disk.fill()
         line = check(site, "CRITICAL")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.rehearsal.server import RehearsalServer
 from support.command import emitterd
 from support.faults import fault_list
@@ -268,7 +268,7 @@ def test_journal_held_by_who_takes_no_instructions(site: Installation) -> None:
     """While a `once` is at it, or a daemon is stopping, the hand is refused with 75."""
     site.drop(NAME)
     site.call("once")
-    with Journal(site.journal):
+    with open_journal(site.journal):
         done = site.call("forget", NAME)
 
     assert done.returncode == 75
@@ -461,7 +461,7 @@ def test_output_that_nobody_can_take(
 @pytest.mark.parametrize("command", ["receipts --csv", "list", "list --json"])
 def test_a_reader_that_has_enough_ends_a_command_quietly(site: Installation, command: str) -> None:
     """`emitterd list | head -1` ends with 0 and no complaint, however long the list is."""
-    with Journal(site.journal) as journal:
+    with open_journal(site.journal) as journal:
         admit(journal, *(admission(b"pat/%d.zip" % number) for number in range(5000)))
         entry = journal.claim(time.time())
         while entry is not None:

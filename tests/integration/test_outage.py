@@ -15,7 +15,7 @@ from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.dispatch import FRESH_EVERY
 from emitterd.errors import DeliveryError, Stage
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.model import State
 from emitterd.rehearsal.server import RehearsalServer
 from support.client import asked, emission_to, http_client, together
@@ -164,7 +164,7 @@ def test_a_refused_login_waits_on_after_a_restart(tmp_path: Path) -> None:
     """The journal knows of it: no request is made, and it says until when."""
     with RehearsalServer(tmp_path / "server") as server, http_client() as client:
         for run in range(3):
-            journal = Journal(tmp_path / "journal.db")
+            journal = open_journal(tmp_path / "journal.db")
             emission = emission_to(client, server.url, secret="wrong", lockouts=journal)
             with pytest.raises(DeliveryError) as refused:
                 emission.login()
@@ -174,7 +174,7 @@ def test_a_refused_login_waits_on_after_a_restart(tmp_path: Path) -> None:
             assert ("not tried again before" in refused.value.reason) == (run > 0)
         assert len(asked(server, "auth")) == 1
 
-        with Journal(tmp_path / "journal.db") as journal:
+        with open_journal(tmp_path / "journal.db") as journal:
             assert b"wrong" not in (tmp_path / "journal.db").read_bytes()
             emission_to(client, server.url, lockouts=journal).login()
             assert journal.read_fact("login") is None

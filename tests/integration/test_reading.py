@@ -13,8 +13,7 @@ import pytest
 from emitterd.cli.main import command
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
-from emitterd.journal.connection import start_remedy
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal, start_remedy
 from emitterd.journal.reader import PAGE
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint
@@ -43,7 +42,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     office = Installation(tmp_path_factory.mktemp("office"), "http://127.0.0.1:9/data")
     office.drop("pat/marks.zip")
     (office.spool / "pat" / "notes.txt").touch()
-    with closing(Journal(office.journal)) as journal:
+    with closing(open_journal(office.journal)) as journal:
         journal.admit(
             [
                 Admission(path, Fingerprint(1, 2, number * MIB + 200_000, 1, 1), "pat", number)
@@ -282,7 +281,7 @@ def test_every_command_ends_quietly_with_its_reader(office: Installation, comman
 def backlog(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """Have more entries than a page of the journal."""
     site = Installation(tmp_path_factory.mktemp("backlog"), "http://127.0.0.1:9/data")
-    with closing(Journal(site.journal)) as journal:
+    with closing(open_journal(site.journal)) as journal:
         journal.admit(
             [
                 Admission(b"pat/%d.zip" % number, Fingerprint(1, 2, number, 1, 1), "pat", 0)

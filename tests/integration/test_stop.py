@@ -135,7 +135,7 @@ def test_dead_thread_is_an_internal_error(site: Installation, server: RehearsalS
     with site.running() as daemon:
         wait_until(lambda: server.fired["slow-answer"], DEADLINE_S, "an upload")
         with closing(sqlite3.connect(site.journal)) as stranger:
-            stranger.execute("update entry set state = 'held'")
+            stranger.execute("update entry set state = 'held', token = token + 1")
             stranger.commit()
         assert daemon.wait() == 70
 

@@ -16,6 +16,7 @@ from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.failpoints import Point
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint
 from emitterd.rehearsal.server import RehearsalServer
@@ -54,7 +55,7 @@ def admission(oracle: Oracle, path: str, trouble: DeliveryError | None = None) -
 @contextmanager
 def opened(oracle: Oracle) -> Iterator[Journal]:
     """Open a new journal as a daemon leaves it that has sent with the same protocol."""
-    with Journal(oracle.site.journal) as journal:
+    with open_journal(oracle.site.journal) as journal:
         journal.save_fact("protocol", oracle.samples.protocol)
         yield journal
 
@@ -92,7 +93,7 @@ def deliver_and_age(oracle: Oracle) -> None:
     drop_all(oracle)
     assert oracle.site.call("once").returncode == 0
     trouble = DeliveryError(Decision.REJECT, Code.INCOMPLETE, "for the test")
-    with Journal(oracle.site.journal) as journal:
+    with open_journal(oracle.site.journal) as journal:
         journal.admit([admission(oracle, f"gone/{n}.zip", trouble) for n in range(GONE)])
     oracle.site.settings["EMITTERD_JOURNAL_RETAIN"] = "1ms"
 

@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from emitterd.config.settings import load
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operation, OperationReport, OperationRequest
+from emitterd.journal.store import Work
 from emitterd.model import LIVE, Entry, State
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service.daemon import Daemon
@@ -66,8 +67,8 @@ class Mortal:
     """The commits of a process that dies at one of them."""
 
     def __init__(self, journal: Journal) -> None:
-        self._write = journal.write
-        journal.write = self.write  # type: ignore[method-assign]
+        self._write = journal.store.write
+        journal.store.write = self.write  # type: ignore[method-assign]
         self._left = 0
         self._late = False
 
@@ -75,15 +76,13 @@ class Mortal:
         """Die at that commit from now: before it, or `late`, once it is on disk."""
         self._left, self._late = commits, late
 
-    def write(
-        self, work: Callable[[Any], T], *, may_use_reserve: bool = False, durable: bool = True
-    ) -> T:
+    def write(self, work: Work[T]) -> T:
         """Write, or die."""
         self._left -= 1
         if self._left:
-            return self._write(work, may_use_reserve=may_use_reserve, durable=durable)
+            return self._write(work)
         if self._late:
-            self._write(work, may_use_reserve=may_use_reserve, durable=durable)
+            self._write(work)
         raise Killed
 
 

@@ -1,12 +1,18 @@
 """Entries, grants and receipts for a journal, and shortcuts to its operations."""
 
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.journal.journal import Journal
+from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
+from emitterd.journal.sqlite.connection import SqliteReader
+from emitterd.journal.sqlite.store import SqliteStore
+from emitterd.journal.store import T_co, Transaction
 from emitterd.model import Entry, Fingerprint, Grant, Receipt, State
 
 PATH = b"pat/periodic_exam.zip"
@@ -79,3 +85,28 @@ def entry(number: int, size_bytes: int = 1000, attempts: int = 0) -> Entry:
     """Return an entry as a worker gets it from the journal."""
     fingerprint = Fingerprint(1, number, size_bytes, 1, 1)
     return Entry(number, b"pat/%d.zip" % number, fingerprint, attempts, None, None, False)  # noqa: FBT003
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Generic[T_co]):
+    """Work of the journal that is a function."""
+
+    do: Callable[[Transaction], T_co]
+    durable: bool = True
+    ends: bool = False
+
+    def run(self, transaction: Transaction) -> T_co:
+        """Make the change."""
+        return self.do(transaction)
+
+
+def sqlite_store(journal: Journal) -> SqliteStore:
+    """Return the store of a journal that is a SQLite file."""
+    assert isinstance(journal.store, SqliteStore)
+    return journal.store
+
+
+def sqlite_reader(reader: JournalReader) -> SqliteReader:
+    """Return the file that a reader reads."""
+    assert isinstance(reader._store, SqliteReader)
+    return reader._store

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from operator import methodcaller
 from pathlib import Path
 
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
+from emitterd.journal.work import Execute
 from emitterd.model import State
 from emitterd.units import DAY_S
 from emitterd.web.access.users import Role, User, format_file, hash_password
@@ -65,10 +65,10 @@ class Office(Installation):
             (time.time() - 90 - 3600 * min(23.0, abs(chance.gauss(4.0, 3.5))), name)
             for name in names
         ]
-        with Journal(self.journal) as journal:
+        with open_journal(self.journal) as journal:
             journal.admit([admission(name, chance.randrange(20_000, 3_000_000)) for name in names])
-            journal.write(
-                lambda connection: connection.executemany(
+            journal.store.write(
+                Execute(
                     """update entry set state = 'delivered', delivered_at = ?,
                        duration_s = 1, key = 'key' where path = ?""",
                     rows,
@@ -78,14 +78,14 @@ class Office(Installation):
     def remember_a_month(self) -> None:
         """Put a month's deliveries of some datasets into the journal; one of them is overdue."""
         self.settings["EMITTERD_DATASETS_EXPECT"] = EXPECTED
-        with Journal(self.journal) as journal:
+        with open_journal(self.journal) as journal:
             for dataset, ages in MONTH.items():
                 for age in ages:
                     path = f"{dataset}_{age}.zip".encode()
                     at = time.time() - age * DAY_S - 7200
                     journal.admit([replace(admission(path, 2_000_000), flow=dataset)])
-                    journal.write(methodcaller("execute", _DELIVERED, (at, at, at + 60, path)))
-                    journal.write(methodcaller("execute", _ARRIVED, (at, at + 60, dataset)))
+                    journal.store.write(Execute(_DELIVERED, [(at, at, at + 60, path)]))
+                    journal.store.write(Execute(_ARRIVED, [(at, at + 60, dataset)]))
 
     def add_operator(self) -> None:
         """Let an operator log in to the page."""

@@ -22,6 +22,7 @@ from emitterd.intake.file_status import FileStatusReader
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operations
 from emitterd.journal.rows import Admission, Known
+from emitterd.journal.work import Execute
 from emitterd.model import Entry, Fingerprint, Grant, Receipt
 from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.arrivals import Expectation
@@ -70,7 +71,7 @@ class Desk:
     address: Address = field(default_factory=lambda: Address(local=True))
 
     def __post_init__(self) -> None:
-        operations = Operations(self.journal, Shutdown())
+        operations = Operations(self.journal.store, Shutdown())
         sources = Sources(
             journal=self.place,
             uploads=self.uploads,
@@ -138,7 +139,7 @@ class Desk:
     def age(self, path: bytes, age_s: float) -> None:
         """Have a file, and the record of its dataset, be older."""
         sql = "update entry set admitted_at = admitted_at - ? where path = ?"
-        self.journal.write(lambda writer: writer.execute(sql, (age_s, path)))
+        self.journal.store.write(Execute(sql, [(age_s, path)]))
 
     @staticmethod
     def day(days: int) -> str:

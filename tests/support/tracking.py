@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from emitterd.client.http import HttpClient
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint
@@ -48,7 +49,7 @@ class TrackingRig:
         self.journal = self._open()
 
     def _open(self) -> Journal:
-        journal = Journal(self._folder / "state" / "journal.db")
+        journal = open_journal(self._folder / "state" / "journal.db")
         journal.deliver_to(self.url)
         self.emission = emission_to(self._client, self.url, username=None, secret=KEY)
         self.tracker = ServerTracker(

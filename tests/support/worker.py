@@ -23,7 +23,7 @@ from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import WakeUp
 from emitterd.delivery.worker import Worker
 from emitterd.housekeeping.disposal import Disposal, DisposalRule
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.rows import Admission, Admitted
 from emitterd.model import Entry, Fingerprint, Grant, State, WireProtocol
 from emitterd.rehearsal.server import RehearsalServer
@@ -107,7 +107,7 @@ class Rig:
         self.root = directory / "cqube_emission"
         self.root.mkdir(exist_ok=True)
         self.spool = Spool(self.root)
-        self.journal = Journal(directory / "state" / "journal.db")
+        self.journal = open_journal(directory / "state" / "journal.db")
         self.destination = Destination(backoff, workers=workers)
         self._client = client
         self._backoff = backoff

@@ -21,9 +21,8 @@ from emitterd.config.settings import Config, describe, load
 from emitterd.config.sources import find
 from emitterd.datasets.inspection import load_inspector
 from emitterd.errors import ConfigError, JournalError, Problem, ValueProblem
-from emitterd.journal.connection import FORMER_SERVER, find_problem
+from emitterd.journal.opening import FORMER_SERVER, act_as_owner, find_problem, is_running
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.state_folder import act_as_owner, is_locked
 from emitterd.permissions import current_user, permission_command
 from emitterd.service.logging import silence
 from emitterd.spool.mounts import NETWORK, file_system, shared_by
@@ -268,7 +267,7 @@ def _metrics(config: Config) -> Iterator[Diagnosis]:
     listen = config.web.listen
     if listen is None:
         return
-    if is_locked(config.journal.path):
+    if is_running(config.journal.path):
         yield Diagnosis("ok", "web.listen", f"{listen}, if the daemon has it")
         return
     try:

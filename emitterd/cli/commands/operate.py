@@ -17,11 +17,11 @@ from emitterd.cli.output import (
     say,
 )
 from emitterd.errors import JournalError, JournalLocked
-from emitterd.housekeeping.recovery import RebuildReport
-from emitterd.housekeeping.recovery import rebuild as rebuild_journal
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
+from emitterd.journal.opening import rebuild as rebuild_journal
 from emitterd.journal.operations import Operation, OperationReport, OperationRequest, Operations
 from emitterd.journal.reader import JournalReader
+from emitterd.journal.rows import RebuildReport
 from emitterd.model import State
 from emitterd.monitoring.explain import OutsideSpool, locate
 from emitterd.permissions import as_root
@@ -132,8 +132,8 @@ def _paths(journal: Path, spool: Spool, names: Sequence[str]) -> tuple[bytes, ..
 
 def _without_daemon(journal: Path, request: OperationRequest) -> OperationReport:
     try:
-        with Journal(journal) as opened:
-            operations = Operations(opened, Shutdown())
+        with open_journal(journal) as opened:
+            operations = Operations(opened.store, Shutdown())
             return operations.apply(request, request.caller, lambda _: None)
     except JournalLocked as error:
         raise JournalLocked(

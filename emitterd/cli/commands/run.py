@@ -11,7 +11,7 @@ from emitterd.codes import load_texts
 from emitterd.config.settings import Config, load
 from emitterd.config.sources import find
 from emitterd.errors import ConfigError, Problem
-from emitterd.journal.state_folder import act_as_owner
+from emitterd.journal.opening import act_as_owner
 from emitterd.model import State
 from emitterd.service.daemon import Daemon, OnceReport
 from emitterd.service.logging import configure, show_on_terminal

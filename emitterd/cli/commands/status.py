@@ -22,7 +22,7 @@ from emitterd.cli.output import (
 from emitterd.cli.tables import TableColumn, print_table, when
 from emitterd.cli.terminal import COLOURS, print_text
 from emitterd.errors import ConfigError
-from emitterd.journal.connection import start_remedy
+from emitterd.journal.opening import start_remedy
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING
 from emitterd.monitoring.alarms import (

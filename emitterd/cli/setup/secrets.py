@@ -21,7 +21,7 @@ from emitterd.config.secrets import clean
 from emitterd.config.settings import EmissionSettings, load_part
 from emitterd.config.sources import find
 from emitterd.errors import ValueProblem
-from emitterd.journal.state_folder import is_locked
+from emitterd.journal.opening import is_running
 from emitterd.permissions import ACCOUNT, as_root
 from emitterd.text import shown
 
@@ -59,7 +59,7 @@ def set_secret(config: Path | None, name: str) -> int:
         message = f"{shown(file)} cannot be written: {error.strerror}; {as_root()}"
         raise click.ClickException(message) from error
     in_use = named is not None or new_text is not None
-    running = is_locked(settings.journal.path)
+    running = is_running(settings.journal.path)
     say("next:", *_next(source, emission, name, named=in_use, running=running))
     return DONE
 

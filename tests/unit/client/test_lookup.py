@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import sqlite3
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from emitterd.client.presigned.lookup import StoredObject, stored
 from emitterd.codes import Code
 from emitterd.delivery.attempt import LOOK_UP_MAX_S
 from emitterd.errors import Decision, DeliveryError
+from emitterd.journal.work import Execute
 from emitterd.model import Confirmation, Grant
 from emitterd.rehearsal.faults import FaultStage
 from support.client import Listener, answering, emission_to, http_client
@@ -62,13 +62,9 @@ def replace(rig: Rig, key: str, content: bytes, etag: str = "") -> None:
 
 def alter(rig: Rig, change: Callable[[Grant], Grant]) -> None:
     """Have the journal hold another grant for the file."""
-
-    def work(connection: sqlite3.Connection) -> None:
-        ((packed,),) = connection.execute('select "grant" from entry').fetchall()
-        packed = change(Grant.unpack(packed)).pack()
-        connection.execute('update entry set "grant" = ?', (packed,))
-
-    rig.journal.write(work)
+    ((packed,),) = rig.journal.read('select "grant" from entry')
+    packed = change(Grant.unpack(packed)).pack()
+    rig.journal.store.write(Execute('update entry set "grant" = ?', [(packed,)]))
 
 
 def aged(grant: Grant) -> Grant:

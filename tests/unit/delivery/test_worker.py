@@ -14,6 +14,7 @@ from emitterd.delivery.circuit_breaker import STREAK, UNTRIED_EVERY_S
 from emitterd.delivery.dispatch import IDLE_S
 from emitterd.delivery.worker import ROOT_LOST_S
 from emitterd.journal.operations import Operation, OperationRequest, Operations
+from emitterd.journal.work import Execute
 from emitterd.model import State
 from support.worker import INITIAL_S, Rig, rigged
 
@@ -424,7 +425,7 @@ def test_content_is_sent_where_a_forgotten_version_arrived(rig: Rig, menu: str) 
     rig.drop(NAME, b"other")
     rig.step()
     forget = OperationRequest(Operation.FORGET, (NAME.encode(),))
-    Operations(rig.journal, rig.shutdown).apply(forget, "operator", lambda _: None)
+    Operations(rig.journal.store, rig.shutdown).apply(forget, "operator", lambda _: None)
     content = rig.drop(NAME, b"first").read_bytes()
     rig.step()
 
@@ -450,7 +451,7 @@ def test_two_versions_have_two_keys_though_a_clock_was_set(rig: Rig) -> None:
     rig.drop(NAME, b"first")
     rig.step()
     # As a clock leaves it that was set back between the two.
-    rig.journal.write(lambda c: c.execute("update entry set granted_at = granted_at + 86400"))
+    rig.journal.store.write(Execute("update entry set granted_at = granted_at + 86400"))
     rig.drop(NAME, b"second")
     rig.step()
 

@@ -167,7 +167,7 @@ def test_what_a_dead_process_had_claimed_is_sent_to_its_key(tmp_path: Path) -> N
         rig.journal.pin(entry, grant)
         port = rig.server.port
     with rigged(tmp_path, port=port) as rig:
-        assert rig.journal.reclaimed == 1
+        assert rig.journal.store.reclaimed == 1
         rig.step()
 
         row = rig.row(NAME)

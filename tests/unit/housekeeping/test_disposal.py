@@ -25,8 +25,10 @@ from emitterd.datasets.findings import Finding
 from emitterd.errors import Decision, DeliveryError, JournalFull
 from emitterd.housekeeping.disposal import MOVERS, Disposal, DisposalRule
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.rows import Admission
+from emitterd.journal.work import Execute
 from emitterd.model import Entry, Fingerprint, State
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
@@ -539,6 +541,7 @@ sys.path.insert(0, {str(TESTS)!r})
 from structlog.testing import capture_logs
 from emitterd.housekeeping.disposal import Disposal, DisposalRule
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint
 from emitterd.monitoring.alarms import _file_alarms
@@ -552,7 +555,7 @@ os.chown("pat", 0, 65534)
 os.chmod("pat", 0o2750)
 os.mkdir("archive")
 os.chown("archive", 65534, 65534)
-journal = Journal(Path("../journal.db"))
+journal = open_journal(Path("../journal.db"))
 journal.admit([Admission(path, Fingerprint.of(file.stat()), "pat", 0)])
 entry = journal.claim(time.time())
 journal.deliver(entry, receipt(), duration_s=1.0, dispose=True)
@@ -586,7 +589,7 @@ def test_lost_root_is_no_disposal(shredder: Outbox) -> None:
 
 def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
     """With a full journal the next sweep records the disposal."""
-    with Journal(small_disk.root / "journal.db") as journal:
+    with open_journal(small_disk.root / "journal.db") as journal:
         outbox = Outbox(spool_root, journal, None)
         entry = outbox.delivered()
         small_disk.fill(spare=False)
@@ -602,7 +605,7 @@ def test_archived_under_the_day_of_its_delivery(mover: Outbox, archive: Path) ->
     """A late or repeated disposal uses the same folder as the first try."""
     entry = mover.delivered()
     delivered_at = datetime(2021, 1, 7, 23, 59, tzinfo=UTC).timestamp()
-    mover.journal.write(lambda c: c.execute("update entry set delivered_at = ?", (delivered_at,)))
+    mover.journal.store.write(Execute("update entry set delivered_at = ?", [(delivered_at,)]))
 
     mover.dispose(entry)
 
@@ -698,7 +701,7 @@ def test_disposal_that_is_due_is_done_by_a_sweep(spool_root: Path, journal: Jour
     deliver(journal, entry)
     door.sweep()
     assert (door.root / NAME).exists()
-    door.journal.write(lambda c: c.execute("update entry set disposal = 'due'"))
+    door.journal.store.write(Execute("update entry set disposal = 'due'"))
     assert names(door.step(SWEEP_S)) == ["file.disposed"]
     assert not (door.root / NAME).exists()
 
@@ -802,7 +805,7 @@ def test_retried_file_is_not_disposed_of(
     journal.admit([Admission(PATH, seen, "pat", 0, trouble, dispose=True)])
     known = journal.latest(PATH)
     assert known is not None
-    Operations(journal, Shutdown()).apply(
+    Operations(journal.store, Shutdown()).apply(
         OperationRequest(Operation.RETRY, (PATH,)), "asha", lambda _: None
     )
 

@@ -9,6 +9,8 @@ import pytest
 from conftest import SmallDisk
 from emitterd.housekeeping.retention import PAGE, Retention
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
+from emitterd.journal.work import Execute
 from emitterd.model import State
 from emitterd.spool.folder import Spool
 from support.journal import BROKE, NOW, admission, admit, counted, deliver, take
@@ -101,7 +103,7 @@ def test_many_pages(journal: Journal, retention: Retention, spool_root: Path) ->
     """All pages are gone through, with kept and forgotten mixed."""
     count = 2 * PAGE + 7
     admit(journal, *(admission(b"%d" % number) for number in range(count)))
-    journal.write(lambda c: c.execute("update entry set state = 'delivered'"))
+    journal.store.write(Execute("update entry set state = 'delivered'"))
     for number in range(0, count, 100):
         (spool_root / str(number)).touch()
     kept = len(list(spool_root.iterdir()))
@@ -116,7 +118,7 @@ def test_journal_does_not_grow_for_ever(journal: Journal, retention: Retention) 
     count, sizes = 20_000, []
     for _ in range(2):
         admit(journal, *(admission(b"%d" % number) for number in range(count)))
-        journal.write(lambda value: value.execute("update entry set state = 'delivered'"))
+        journal.store.write(Execute("update entry set state = 'delivered'"))
         assert retention.prune(LATER) == count
         pages = journal.read("pragma page_count")[0][0]
         sizes.append(pages)
@@ -137,7 +139,7 @@ def test_tick_is_once_a_day(journal: Journal, spool_root: Path) -> None:
 
 def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
     """A full disk puts pruning off; it does not raise."""
-    with Journal(small_disk.root / "journal.db") as journal:
+    with open_journal(small_disk.root / "journal.db") as journal:
         for version in range(20):
             deliver(journal, take(journal, version))
         small_disk.fill()

@@ -14,6 +14,7 @@ import pytest
 from conftest import Mount
 from emitterd.intake.file_status import FileStatusReader, FolderState
 from emitterd.journal.journal import Journal
+from emitterd.journal.work import Execute
 from emitterd.model import State
 from emitterd.spool.folder import LeaseState, Spool
 from emitterd.spool.selection import Selection
@@ -102,7 +103,7 @@ def test_inodes_that_change_are_no_new_version(driver: IntakeDriver) -> None:
     """FUSE numbers files anew, and a remount changes the device: nothing is admitted again."""
     make_zip(driver.root / NAME)
     driver.step(1, PATH)
-    driver.journal.write(lambda c: c.execute("update entry set device = 7, inode = inode + 1"))
+    driver.journal.store.write(Execute("update entry set device = 7, inode = inode + 1"))
 
     assert driver.step(1, PATH) == []
     assert driver.sweep()["admitted"] == 0
@@ -113,7 +114,7 @@ def test_permissions_of_a_waiting_file_change(driver: IntakeDriver) -> None:
     """The entry keeps its place, its grant and its attempts."""
     path = make_zip(driver.root / NAME)
     driver.step(1, PATH)
-    driver.journal.write(lambda c: c.execute("update entry set attempts = 3"))
+    driver.journal.store.write(Execute("update entry set attempts = 3"))
     path.chmod(0o604)
 
     assert driver.step(1, PATH) == []

@@ -16,6 +16,7 @@ from emitterd.housekeeping.disposal import DisposalRule
 from emitterd.intake.examine import MAX_BYTES
 from emitterd.intake.loop import BUSY_S, FULL_S
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.model import State
 from emitterd.spool.selection import Selection
 from support.intake import GIVE_UP_S, NAME, PATH, SWEEP_S, IntakeDriver, names, swept
@@ -262,7 +263,7 @@ def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
     """A full disk is logged once; with free space the files are admitted."""
     for number in range(100):
         make_zip(spool_root / "pat" / f"{number}.zip")
-    with Journal(small_disk.root / "journal.db") as journal:
+    with open_journal(small_disk.root / "journal.db") as journal:
         driver = IntakeDriver(spool_root, journal)
         small_disk.fill()
         (event,) = driver.step()
@@ -300,8 +301,9 @@ from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 from support.intake import IntakeDriver
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from support.zips import zip_bytes
-driver = IntakeDriver(Path("."), Journal(Path("../journal.db")))
+driver = IntakeDriver(Path("."), open_journal(Path("../journal.db")))
 {NOBODY}
 print([len(driver.step(after)) for after in (0, 4.9, 0.2)], driver.intake.settling())
 """
@@ -364,8 +366,9 @@ sys.path.insert(0, {str(TESTS)!r})
 from support.intake import IntakeDriver, names
 from support.zips import zip_bytes
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from support.zips import zip_bytes
-driver = IntakeDriver(Path("."), Journal(Path("../journal.db")))
+driver = IntakeDriver(Path("."), open_journal(Path("../journal.db")))
 {NOBODY}
 Path("pat").mkdir()
 Path("shut").mkdir()

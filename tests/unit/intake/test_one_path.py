@@ -14,6 +14,7 @@ from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.intake.candidates import FAILED_MAX_S
 from emitterd.intake.loop import topmost
 from emitterd.journal.journal import Journal
+from emitterd.journal.work import Execute
 from emitterd.model import State
 from support.intake import NAME, PATH, SWEEP_S, Counting, IntakeDriver, names, swept
 from support.zips import make_zip
@@ -87,7 +88,7 @@ def test_one_bad_row_fails_alone(spool_root: Path, journal: Journal) -> None:
     """Where the journal refuses one row of a batch, it takes all the others."""
     refuse = f"""create trigger refuse before insert on entry when new.path = x'{BAD_PATH.hex()}'
         begin select raise(abort, 'refused'); end"""
-    journal.write(lambda connection: connection.execute(refuse))
+    journal.store.write(Execute(refuse))
     for name in (BAD, NAME, "pat/a.zip", "pat/c.zip"):
         make_zip(spool_root / name)
     driver = IntakeDriver(spool_root, journal)
@@ -97,7 +98,7 @@ def test_one_bad_row_fails_alone(spool_root: Path, journal: Journal) -> None:
     assert sorted(names(events)) == ["file.admitted"] * 3 + ["path.failed"]
     assert next(event for event in events if event["path"] == BAD)["error"] == "E208"
     assert driver.step(SWEEP_S) == []
-    journal.write(lambda connection: connection.execute("drop trigger refuse"))
+    journal.store.write(Execute("drop trigger refuse"))
     assert names(driver.step(FAILED_MAX_S)) == ["file.admitted"]
 
 

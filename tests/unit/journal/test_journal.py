@@ -4,7 +4,6 @@ import re
 import sqlite3
 import time
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,10 @@ from emitterd.errors import Decision, DeliveryError
 from emitterd.journal import rows as statements
 from emitterd.journal.fair_queue import QUANTUM
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.rows import Admission
+from emitterd.journal.sqlite.connection import DIALECT
+from emitterd.journal.work import Execute
 from emitterd.model import ClaimOrder, Grant, State
 from support.journal import (
     BROKE,
@@ -60,9 +62,9 @@ def test_a_lost_attempt_is_named_in_the_receipt_of_the_same_file(
     entry = take(journal)
     journal.pin(entry, grant("key-1"))
     if withdrawn:
-        lost = replace(entry, ambiguous=True)
         journal.defer(entry, LOST, 0.0, charge=True)
-        assert journal.claim(NOW) is not None
+        lost = journal.claim(NOW)
+        assert lost is not None
         journal.withdraw(lost, DeliveryError(Decision.WITHDRAW, Code.GONE, "gone"))
     else:
         journal.defer(entry, LOST, NOW + 60, charge=True)
@@ -116,7 +118,7 @@ def test_one_live_version_a_path(journal: Journal) -> None:
     admit(journal, admission(version=2))
 
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
-        journal.write(lambda connection: connection.execute("update entry set state = 'queued'"))
+        journal.store.write(Execute("update entry set state = 'queued'"))
 
 
 def test_busy_while_an_older_version_is_sent(journal: Journal) -> None:
@@ -188,14 +190,14 @@ def test_newcomer_does_not_wait_behind_a_backlog(journal: Journal) -> None:
 def test_restart_keeps_the_turns(tmp_path: Path) -> None:
     """After a restart a backlog still does not go before a newcomer."""
     file = tmp_path / "journal.db"
-    with Journal(file) as journal:
+    with open_journal(file) as journal:
         batch = [admission(b"a/%03d" % n, flow="a") for n in range(3 * QUANTUM)]
         admit(journal, *batch)
         for _ in range(QUANTUM):
             entry = journal.claim(NOW)
             assert entry is not None
             deliver(journal, entry)
-    with Journal(file) as journal:
+    with open_journal(file) as journal:
         admit(journal, admission(b"a/999", flow="a"))
         admit(journal, admission(b"b/0", flow="b", rank=9))
         order = paths(journal)
@@ -363,9 +365,9 @@ def test_what_the_server_is_known_to_have(
 )
 def test_paths_are_bytes(path: bytes, tmp_path: Path) -> None:
     """Any name comes back as it was, from disk too."""
-    with Journal(tmp_path / "journal.db") as journal:
+    with open_journal(tmp_path / "journal.db") as journal:
         admit(journal, admission(path))
-    with Journal(tmp_path / "journal.db") as journal:
+    with open_journal(tmp_path / "journal.db") as journal:
         entry = journal.claim(NOW)
         assert entry is not None
         assert entry.path == path
@@ -382,10 +384,10 @@ def test_facts(journal: Journal) -> None:
 @pytest.mark.usefixtures("journal")
 def test_a_claim_goes_through_no_history(tmp_path: Path) -> None:
     """However many rows have ended, only indexes of what waits are gone through."""
-    asked = {"now": NOW, "due_max": NOW, "want": "any", "probed": "[]"}
+    asked = {"now": NOW, "due_max": NOW, "want": "any"}
     database = tmp_path / "state" / "journal.db"
     with closing(sqlite3.connect(database)) as connection:
-        sql = f"explain query plan {statements.CLAIM}"
+        sql = f"explain query plan {statements.claim(DIALECT, [])}"
         plan = [str(row[3]) for row in connection.execute(sql, asked)]
     scanned = [step for step in plan if re.match("SCAN (entry|other)", step)]
 

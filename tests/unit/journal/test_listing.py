@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emitterd.journal import listing
-from emitterd.journal.connection import Row
 from emitterd.journal.listing import (
     BATCH,
     SHOWN,
@@ -26,6 +25,7 @@ from emitterd.journal.listing import (
     last_files,
     list_files,
 )
+from emitterd.journal.store import Row
 from emitterd.model import WAITING, State
 from emitterd.text import display
 
@@ -45,7 +45,9 @@ class Shelf:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        connection.executescript(files("emitterd.journal").joinpath("schema.sql").read_text())
+        connection.executescript(
+            files("emitterd.journal.sqlite").joinpath("schema.sql").read_text()
+        )
 
     def read(self, sql: str, parameters: object = ()) -> list[Row]:
         """Run a query."""

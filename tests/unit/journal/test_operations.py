@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from conftest import SmallDisk
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.operations import (
     BATCH,
     SHOWN,
@@ -22,6 +23,7 @@ from emitterd.journal.operations import (
 )
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import AdmissionResult
+from emitterd.journal.work import Execute
 from emitterd.model import LIVE, Fingerprint, State
 from emitterd.monitoring.status import read_queue
 from emitterd.shutdown import Shutdown
@@ -36,6 +38,7 @@ from support.journal import (
     grant,
     row,
     seen,
+    sqlite_store,
     take,
 )
 
@@ -46,7 +49,7 @@ ON_PATHS = [operation for operation in Operation if operation is not Operation.M
 
 def hand_of(journal: Journal) -> Operations:
     """Return a hand on the journal."""
-    return Operations(journal, Shutdown())
+    return Operations(journal.store, Shutdown())
 
 
 def act(journal: Journal, what: Operation, path: bytes = PATH) -> OperationResult:
@@ -279,7 +282,7 @@ def test_file_that_was_moved_is_not_retried(journal: Journal) -> None:
 
 def test_damaged_journal_is_said(journal: Journal) -> None:
     """Each error of the journal is reported to the client, and no thread ends."""
-    journal.write(lambda c: c.execute("drop table action"))
+    journal.store.write(Execute("drop table action"))
     admit(journal, admission())
 
     outcome = hand_of(journal).apply(
@@ -296,7 +299,7 @@ def test_stop_ends_a_whole_state(journal: Journal) -> None:
     shutdown.now.set()
     admit(journal, admission())
 
-    outcome = Operations(journal, shutdown).apply(
+    outcome = Operations(journal.store, shutdown).apply(
         OperationRequest(Operation.HOLD, state=State.QUEUED), USER, lambda _: None
     )
 
@@ -306,7 +309,7 @@ def test_stop_ends_a_whole_state(journal: Journal) -> None:
 def test_full_journal_is_said(small_disk: SmallDisk) -> None:
     """Nothing is done on a full disk, and the outcome names the remedy."""
     paths = tuple(b"pat/%d.zip" % number for number in range(BATCH))
-    with Journal(small_disk.root / "journal.db") as journal:
+    with open_journal(small_disk.root / "journal.db") as journal:
         admit(journal, *map(admission, paths))
         small_disk.fill()
         outcome = hand_of(journal).apply(
@@ -321,7 +324,7 @@ def test_full_journal_is_said(small_disk: SmallDisk) -> None:
 
 def test_old_actions_are_pruned(tmp_path: Path) -> None:
     """Retention forgets what was done before its limit, and no more."""
-    with Journal(tmp_path / "journal.db") as journal:
+    with open_journal(tmp_path / "journal.db") as journal:
         put(journal, State.HELD)
         journal.prune_actions(NOW - 1000)
         kept = len(actions(journal))
@@ -450,7 +453,7 @@ def test_a_mark_is_a_receipt_and_no_success_of_the_destination(journal: Journal)
     """It names who says so; last success, speed, arrivals and tracking do not count it."""
     mark(journal, marked())
 
-    with JournalReader(journal._path) as reader:
+    with JournalReader(sqlite_store(journal)._path) as reader:
         (receipt,) = reader.receipts()
         queue = read_queue(reader.read, time.time())
     assert receipt["confirmation"] == "marked"

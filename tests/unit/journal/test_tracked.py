@@ -4,10 +4,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from emitterd.journal.database import Database
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.salvage import salvage
+from emitterd.journal.sqlite.salvage import salvage
+from emitterd.journal.sqlite.store import SqliteStore
 from emitterd.model import Entry, ServerState, Tracked
 from support.journal import NOW, PATH, deliver, take
 
@@ -115,11 +116,11 @@ def test_the_row_stays_with_a_receipt_that_gets_another_number(journal: Journal)
 
 def test_rebuild_saves_it_and_the_reader_shows_it(tmp_path: Path) -> None:
     """`server_side` has instants as text, and no column without a value."""
-    with Journal(tmp_path / "damaged.db") as journal:
+    with open_journal(tmp_path / "damaged.db") as journal:
         entry, other = delivered(journal), delivered(journal, b"pat/other.zip")
         [file, _] = due(journal)
         journal.save_tracked([replace(file, looks=2, seen_at=NOW, rows=ROWS)])
-    with Database(tmp_path / "fresh.db") as fresh:
+    with SqliteStore(tmp_path / "fresh.db") as fresh:
         salvage(tmp_path / "damaged.db", fresh)
         assert fresh.read("select id, looks from tracked") == [(entry.id, 2), (other.id, 0)]
     with JournalReader(tmp_path / "fresh.db") as reader:

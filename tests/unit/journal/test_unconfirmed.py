@@ -51,7 +51,7 @@ def test_a_lost_answer_is_unconfirmed_until_its_entry_ends(journal: Journal) -> 
     assert journal.unconfirmed(second) == [FIRST]
     journal.defer(again, LOST, time.time() + 3000, charge=True)
     hold = OperationRequest(Operation.HOLD, (FIRST,))
-    assert Operations(journal, Shutdown()).apply(hold, "asha", lambda _: None).done == 1
+    assert Operations(journal.store, Shutdown()).apply(hold, "asha", lambda _: None).done == 1
     assert journal.unconfirmed(second) == [FIRST]
 
 

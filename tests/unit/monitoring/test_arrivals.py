@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.journal.database import Database
 from emitterd.journal.journal import Journal
-from emitterd.journal.salvage import salvage
+from emitterd.journal.opening import open_journal
+from emitterd.journal.sqlite.salvage import salvage
+from emitterd.journal.sqlite.store import SqliteStore
 from emitterd.model import ServerState
 from emitterd.monitoring.alarms import AlarmLevel, AlarmLimits, queue_alarms
 from emitterd.monitoring.arrivals import Arrival, Expectation, all_datasets, expected_datasets
@@ -26,7 +27,7 @@ DAILY = Expectation("student_attendance", DAY_S)
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     """Open a journal."""
-    with Journal(tmp_path / "journal.db") as journal:
+    with open_journal(tmp_path / "journal.db") as journal:
         yield journal
 
 
@@ -60,7 +61,7 @@ def test_the_journal_keeps_the_last_arrival_and_delivery_of_each_dataset(
     assert kept[RESULTS].delivered_at is None
     journal.prune([entry_id for (entry_id,) in journal.read("select id from entry")])
     assert arrivals(journal) == kept
-    with Database(tmp_path / "fresh.db") as fresh:
+    with SqliteStore(tmp_path / "fresh.db") as fresh:
         salvage(tmp_path / "journal.db", fresh)
         assert dict(read_queue(fresh.read, time.time()).arrivals) == kept
 

@@ -1,13 +1,13 @@
 """The forecast: from the recent deliveries to when nothing will wait."""
 
 import time
-from operator import methodcaller
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.journal.journal import Journal
+from emitterd.journal.work import Execute
 from emitterd.monitoring.status import RECENT, RECENT_S, Recent, eta_s, read_queue
 from emitterd.monitoring.uploads import UploadTracker
 from support.journal import deliver, entry, take
@@ -53,7 +53,7 @@ def test_the_rate_is_from_the_begin_of_the_first_to_the_end_of_the_last(journal:
         deliver(journal, entry)
         sql = "update entry set duration_s = 2, delivered_at = ? where id = ?"
         values = time.time() - ended_s, entry.id
-        journal.write(methodcaller("execute", sql, values))
+        journal.store.write(Execute(sql, [values]))
     recent = read_queue(journal.read, time.time()).recent
 
     assert (recent.files, recent.size_bytes) == (3, 30)

@@ -48,7 +48,7 @@ class Office:
 
     def act(self, act: Operation) -> None:
         """Run an operator command on the file."""
-        hand = Operations(self.journal, Shutdown())
+        hand = Operations(self.journal.store, Shutdown())
         hand.apply(OperationRequest(act, (PATH,)), "asha", lambda _: None)
 
     def explain(self, path: bytes = PATH) -> Explanation:

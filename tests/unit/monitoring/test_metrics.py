@@ -12,7 +12,7 @@ from emitterd.codes import Code
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.findings import finding
 from emitterd.errors import Decision, DeliveryError, Outage, Stage
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.rows import Admission
 from emitterd.monitoring.alarms import Alarm, AlarmCode, judge
 from emitterd.monitoring.metrics import Metrics
@@ -31,7 +31,7 @@ class Scraped:
 
     def __init__(self, folder: Path) -> None:
         self.metrics = Metrics(load_catalogue().dataset)
-        self.journal = Journal(folder / "journal.db")
+        self.journal = open_journal(folder / "journal.db")
         self.journal.on_ended = self.metrics.ended
         self.journal.on_attempt = self.metrics.attempted
         self.journal.on_findings = self.metrics.inspected

@@ -313,10 +313,10 @@ def test_network_file_system_is_refused(python: Python, tmp_path: Path) -> None:
     fake.write_text("1 0 0:1 / / rw - nfs4 server:/ rw\n")
     script = """
 from pathlib import Path
-from emitterd.journal.database import Database
+from emitterd.journal.sqlite.store import SqliteStore
 from emitterd.errors import JournalError
 try:
-    Database(Path("state/journal.db"))
+    SqliteStore(Path("state/journal.db"))
 except JournalError as error:
     print(error, "|", error.remedy, "|", Path("state").exists())
 """

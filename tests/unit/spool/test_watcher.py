@@ -16,6 +16,7 @@ from emitterd.journal.journal import Journal
 from emitterd.model import State
 from emitterd.spool.watcher import Watcher, WatchGroup, watch_limit, watches
 from support.intake import NAME, PATH, SWEEP_S, IntakeDriver, names, swept
+from support.journal import sqlite_store
 from support.waiting import wait_until
 from support.zips import make_zip
 
@@ -312,9 +313,9 @@ def test_storm_on_one_file_is_one_look(spool_root: Path, journal: Journal) -> No
     make_zip(driver.root / NAME)
     driver.step(1, PATH)
     asked: list[str] = []
-    driver.journal._reader.set_trace_callback(asked.append)
+    sqlite_store(driver.journal)._reader.set_trace_callback(asked.append)
     driver.step(1, *[PATH] * 10_000)
-    driver.journal._reader.set_trace_callback(None)
+    sqlite_store(driver.journal)._reader.set_trace_callback(None)
     assert len(asked) == 1
 
 

@@ -18,6 +18,7 @@ from emitterd.errors import Decision, DeliveryError
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operation
 from emitterd.journal.rows import Admission
+from emitterd.journal.work import Execute
 from emitterd.model import Fingerprint, State
 from emitterd.spool.folder import Spool
 from emitterd.text import display
@@ -307,7 +308,7 @@ def test_a_file_that_was_moved_away_is_not_offered_to_be_tried_again(
     site.desk.reject(FILE.encode())
     assert "retry" in asha.get(f"/explain?path={FILE}").operations
     sql = "update entry set moved_to = ?"
-    site.desk.journal.write(lambda writer: writer.execute(sql, (b"/srv/rejected/marks.zip",)))
+    site.desk.journal.store.write(Execute(sql, [(b"/srv/rejected/marks.zip",)]))
     assert "retry" not in asha.get(f"/explain?path={FILE}").operations
     assert asha.get("/").operations == set()
     assert "it was moved to" in asha.act("retry", FILE).text.lower()

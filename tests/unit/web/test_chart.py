@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
+from emitterd.journal.work import Execute
 from emitterd.web.overview import HEIGHT, LEAST, READING_S, SLOT_S, SLOTS, Bar, Throughput, chart
 from support.page import Desk
 
@@ -60,7 +61,7 @@ def deliver(desk: Desk, name: str, size_bytes: int, at: float) -> None:
     desk.admit(name.encode(), size_bytes)
     desk.deliver()
     sql = "update entry set delivered_at = ? where path = ?"
-    desk.journal.write(lambda value: value.execute(sql, (at, name.encode())))
+    desk.journal.store.write(Execute(sql, [(at, name.encode())]))
 
 
 def totals(bars: list[Bar]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import pytest
 
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
+from emitterd.journal.work import Execute
 from emitterd.model import Fingerprint, ServerState
 from emitterd.monitoring.arrivals import Expectation
 from emitterd.web import datasets_page
@@ -39,11 +40,8 @@ def test_missing_data_are_named_first(desk: Desk) -> None:
     admit(desk, EXAM, age_s=20 * DAY_S)
     desk.deliver()
     desk.deliver()
-    desk.journal.write(
-        lambda writer: writer.execute(
-            "update arrival set (admitted_at, delivered_at) = (1.0, 2.0) where dataset = ?", (EXAM,)
-        )
-    )
+    sql = "update arrival set (admitted_at, delivered_at) = (1.0, 2.0) where dataset = ?"
+    desk.journal.store.write(Execute(sql, [(EXAM,)]))
     answer = desk.ask("/datasets")
     words = answer.document.words
 
@@ -85,8 +83,8 @@ def test_files_that_came_are_not_denied(desk: Desk, confirmation: str | None) ->
     desk.journal.admit([Admission(b"x/a.zip", Fingerprint(1, 2, 9, 1, 1), folder, 0)])
     if confirmation is not None:
         sql = "update entry set confirmation = ?"
-        desk.journal.write(lambda writer: writer.execute(sql, (confirmation,)))
-        desk.journal.write(lambda writer: writer.execute("delete from arrival"))
+        desk.journal.store.write(Execute(sql, [(confirmation,)]))
+        desk.journal.store.write(Execute("delete from arrival"))
     answer = desk.ask("/datasets")
 
     assert answer.document.wrong == []

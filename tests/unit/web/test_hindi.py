@@ -13,9 +13,10 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import LOSSES, Loss, consequence
 from emitterd.errors import Outage, Stage
 from emitterd.intake.not_sent import NotSentSummary
-from emitterd.journal.connection import start_remedy
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import start_remedy
 from emitterd.journal.operations import Operation, OperationRequest, Operations
+from emitterd.journal.work import Execute
 from emitterd.model import State
 from emitterd.monitoring.alarms import (
     Alarm,
@@ -207,14 +208,14 @@ def test_a_refused_operation_says_the_state_in_hindi(desk: Desk, state: State) -
     """Also that of a file which is being uploaded."""
     desk.admit(b"pat/marks.zip")
     sql = "update entry set state = ?"
-    desk.journal.write(lambda writer: writer.execute(sql, (state,)))
-    operations = Operations(desk.journal, Shutdown())
+    desk.journal.store.write(Execute(sql, [(state,)]))
+    operations = Operations(desk.journal.store, Shutdown())
     refusals = set[str]()
     for operation in (Operation.HOLD, Operation.RELEASE, Operation.RETRY):
         request = OperationRequest(operation, (b"pat/marks.zip",))
         (result,) = operations.apply(request, "asha", lambda _: None).results
         refusals.add(result.refusal)
-        desk.journal.write(lambda writer: writer.execute(sql, (state,)))
+        desk.journal.store.write(Execute(sql, [(state,)]))
 
     assert refusals - {""}
     hindi = [re.sub("`[^`]*`", "", LANGUAGES["hi"].translate(text)) for text in refusals]

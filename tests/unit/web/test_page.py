@@ -16,6 +16,7 @@ from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Stage
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
+from emitterd.journal.work import Execute
 from emitterd.model import ServerState, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.status import read_queue
@@ -25,6 +26,7 @@ from emitterd.translation.text import Text
 from emitterd.web import overview
 from emitterd.web.overview import SHOWN, Throughput, read_lists
 from emitterd.web.rendering import POLICY, STATIC, phrase, prose
+from support.journal import sqlite_reader
 from support.page import HOSTILE, Desk, admission
 
 NAME = b"school_master/school_mst.zip"
@@ -213,7 +215,7 @@ def test_a_held_file_says_for_whom_it_waits(desk: Desk, *, doubted: bool, expect
         desk.journal.save_fact("rebuilt_at", time.time())
     desk.admit(NAME)
     if not doubted:
-        desk.journal.write(lambda connection: connection.execute("update entry set state = 'held'"))
+        desk.journal.store.write(Execute("update entry set state = 'held'"))
     words = desk.ask().document.words
 
     assert f"Held {NAME.decode()} since" in words
@@ -417,7 +419,7 @@ def steps(desk: Desk) -> tuple[int, int]:
             counted[1] += len(rows)
             return rows
 
-        records._connection.set_progress_handler(step, 1)
+        sqlite_reader(records)._connection.set_progress_handler(step, 1)
         now = time.time()
         through.day(read, now)
         read_lists(read)
@@ -430,12 +432,12 @@ def fill(desk: Desk, state: State, number: int) -> None:
     begun = desk.journal.counts()[state]
     paths = [b"%s/%d.zip" % (state.encode(), begun + item) for item in range(number)]
     desk.journal.admit([admission(path) for path in paths])
-    desk.journal.write(
-        lambda connection: connection.execute(
+    desk.journal.store.write(
+        Execute(
             """update entry set state = ?, due_at = admitted_at, error = 'E305',
                delivered_at = admitted_at - 100000 where state = 'queued'
                and path >= ? and path < ?""",
-            (state, state.encode() + b"/", state.encode() + b"0"),
+            [(state, state.encode() + b"/", state.encode() + b"0")],
         )
     )
 
@@ -495,7 +497,7 @@ def test_files_that_were_only_marked_are_not_denied(desk: Desk) -> None:
     desk.deliver()
     assert "Delivered last" in desk.ask("/").document.words
     sql = "update entry set delivered_at = null, confirmation = 'marked'"
-    desk.journal.write(lambda writer: writer.execute(sql))
+    desk.journal.store.write(Execute(sql))
     words = desk.ask("/").document.words
     assert "emitterd has sent no file yet. Operators have marked files as delivered:" in words
     assert "Nothing has been delivered yet." not in words

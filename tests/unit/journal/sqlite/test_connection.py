@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.journal.connection import start_remedy
+from emitterd.journal.opening import start_remedy
 
 
 @pytest.mark.parametrize(

@@ -8,30 +8,19 @@ an operator can release it.
 import json
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd.errors import JournalDamaged
-from emitterd.journal.connection import check
-from emitterd.journal.database import Database
-from emitterd.journal.disk_reserve import PAGE_BYTES
-from emitterd.journal.rows import SAVE_FACT
-from emitterd.journal.salvage import Salvaged, salvage
-from emitterd.journal.state_folder import Lock, generation, next_to
+from emitterd.journal.rows import SAVE_FACT, RebuildReport, Salvaged
+from emitterd.journal.sqlite.connection import check
+from emitterd.journal.sqlite.disk_reserve import PAGE_BYTES
+from emitterd.journal.sqlite.salvage import salvage
+from emitterd.journal.sqlite.state_folder import Lock, generation, next_to
+from emitterd.journal.sqlite.store import SqliteStore
+from emitterd.journal.work import Execute
 from emitterd.spool.files import sync
 
 _NOTHING = Salvaged(0, None, whole=False)
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildReport:
-    """The result of a rebuild.
-
-    `backup`: the new name of the damaged file, None if there was no file.
-    """
-
-    backup: Path | None
-    salvaged: Salvaged
 
 
 def rebuild(journal: Path) -> RebuildReport | None:
@@ -64,7 +53,7 @@ def _rebuild(journal: Path) -> RebuildReport:
     try:
         _remove(rebuilt)
         backup = _back_up(journal)
-        with Database(rebuilt) as fresh:
+        with SqliteStore(rebuilt) as fresh:
             salvaged = salvage(backup, fresh) if backup else _NOTHING
             if not salvaged.whole:
                 _save_rebuild_time(fresh)
@@ -79,11 +68,11 @@ def _rebuild(journal: Path) -> RebuildReport:
     return RebuildReport(backup, salvaged)
 
 
-def _save_rebuild_time(fresh: Database) -> None:
+def _save_rebuild_time(fresh: SqliteStore) -> None:
     """Make admission hold files that are older than now and not known as delivered."""
     ((last,),) = fresh.read("select max(admitted_at) from entry")
-    fact = "rebuilt_at", json.dumps(max(time.time(), last or 0.0))
-    fresh.write(lambda connection: connection.execute(SAVE_FACT, fact))
+    fact = "rebuilt_at", json.dumps(max(fresh.clock.now(), last or 0.0))
+    fresh.write(Execute(SAVE_FACT, [fact]))
 
 
 def _back_up(journal: Path) -> Path | None:

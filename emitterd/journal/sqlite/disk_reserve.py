@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from emitterd.errors import JournalFull
-from emitterd.journal.state_folder import next_to, open_file
+from emitterd.journal.sqlite.state_folder import next_to, open_file
 
 PAGE_BYTES = 4096
 LOG_PAGES = 1000
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 
 class DiskReserve:
-    """The reserve file. Not thread-safe: `Database` calls it during a commit."""
+    """The reserve file. Not thread-safe: `SqliteStore` calls it during a commit."""
 
     def __init__(self, journal: Path) -> None:
         """Allocate nothing yet: `renew` does."""

@@ -5,14 +5,14 @@ Commands like `status` import only this, without the daemon's libraries.
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from emitterd.errors import JournalBusy, JournalDamaged, JournalError, JournalFull, JournalIOError
-from emitterd.journal.state_folder import refuse_unusable
+from emitterd.journal.sqlite.state_folder import is_locked, refuse_lost, refuse_unusable
+from emitterd.journal.store import Dialect, Parameters, Row
 from emitterd.permissions import as_root, current_user
 from emitterd.translation.text import Text
 
@@ -73,17 +73,30 @@ def _cannot_create(path: Path, error: sqlite3.Error) -> JournalError:
     return JournalIOError(reason)
 
 
-Row = tuple[Any, ...]
-Read = Callable[[str, Sequence[object] | Mapping[str, object]], list[Row]]
-
 APPLICATION_ID = 0x454D4954
 """`EMIT`: marks the file as a journal of emitterd."""
 
-VERSION = 10
+VERSION = 11
 """`user_version` of `schema.sql`; `migrations/N.sql` leads to version N."""
 
 BUSY_TIMEOUT_S = 10.0
 """How long SQLite waits for a lock of another program, such as a backup tool."""
+
+
+class SqliteDialect:
+    """The words of SQL that only SQLite has."""
+
+    def index(self, name: str) -> str:
+        """Return the hint, after a table's name, to use this index."""
+        return f"indexed by {name}"
+
+    def blob(self, column: str) -> str:
+        """Return a column of bytes as RETURNING must name it to find rows by an index."""
+        # SQLite finds a value that RETURNING computed in an index only by a cast.
+        return f"cast({column} as blob)"
+
+
+DIALECT = SqliteDialect()
 
 SERVICES = Path("/var/lib/emitterd")
 """The folder of the service's journal. That of an instance is in a folder below it."""
@@ -100,13 +113,6 @@ def start_remedy(journal: Path) -> Text:
     return Text("run `emitterd run`, or `emitterd once` to deliver what is there now")
 
 
-FORMER_SERVER = (
-    "nothing is sent again by itself; `emitterd forget PATH` sends a file to the server of"
-    " emission.url too, `emitterd forget --state delivered` all files of the folder"
-)
-"""The remedy where files were delivered to the server of a former configuration."""
-
-
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open the journal for reading only; each query is a transaction of its own.
 
@@ -118,7 +124,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
             read_only(path),
             uri=True,
             isolation_level=None,
-            # The daemon's threads share it, one at a time: `Database.read` has a lock.
+            # The daemon's threads share it, one at a time: `SqliteStore.read` has a lock.
             check_same_thread=False,
             timeout=BUSY_TIMEOUT_S,
         )
@@ -140,8 +146,59 @@ def open_reader(path: Path) -> sqlite3.Connection:
 def open_nothing() -> sqlite3.Connection:
     """Open an empty journal in memory, for commands that only read."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.executescript(files("emitterd.journal").joinpath("schema.sql").read_text())
+    connection.executescript(files("emitterd.journal.sqlite").joinpath("schema.sql").read_text())
     return connection
+
+
+class SqliteReader:
+    """The file opened for reading only, or an empty journal in memory."""
+
+    sql: Dialect = DIALECT
+
+    def __init__(self, path: Path, *, absent: bool = False) -> None:
+        """Open the file. `absent`: a missing file counts as an empty journal."""
+        self._path = path
+        missing = absent and not path.exists()
+        if missing:
+            refuse_lost(path)
+        self._connection = open_nothing() if missing else open_reader(path)
+
+    def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Return all rows of a query; the transaction ends with the call, or with `snapshot`.
+
+        Raises `JournalError`.
+        """
+        with self._errors():
+            return self._connection.execute(sql, parameters).fetchall()
+
+    def stream(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
+        """Yield the rows of a query that has too many for `read`."""
+        with self._errors():
+            yield from self._connection.execute(sql, parameters)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Return a context in which all reads see one consistent state. It must be short."""
+        self.read("begin")
+        try:
+            yield
+        finally:
+            self.read("rollback")
+
+    def is_running(self) -> bool:
+        """Tell whether a daemon, or a command that writes, holds the journal."""
+        return is_locked(self._path)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate_error(error, self._path) from error
 
 
 @contextmanager

@@ -22,21 +22,21 @@ from emitterd.errors import (
     JournalLost,
     JournalMoved,
 )
-from emitterd.housekeeping.recovery import rebuild
-from emitterd.journal.connection import open_reader
-from emitterd.journal.database import Database
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.state_folder import Lock, next_to
-from support.journal import admission, admit
+from emitterd.journal.sqlite.connection import open_reader
+from emitterd.journal.sqlite.recovery import rebuild
+from emitterd.journal.sqlite.state_folder import Lock, next_to
+from emitterd.journal.sqlite.store import SqliteStore
+from support.journal import admission, admit, sqlite_store
 from support.tiers import need
 
 CRASHED = """
 import os, sys
 from pathlib import Path
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
 from support.journal import admission, admit
-journal = Journal(Path(sys.argv[1]))
+journal = open_journal(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
     admit(journal, admission(b"pat/%d-%d.zip" % (os.getpid(), number)))
 os._exit(0)
@@ -87,7 +87,7 @@ def test_a_missing_or_empty_journal_beside_signs_of_one_is_refused(
     before = content(path.parent)
 
     for _ in range(2):
-        for open_it in (Database, open_reader):
+        for open_it in (SqliteStore, open_reader):
             with pytest.raises(JournalLost, match="there was one") as caught:
                 open_it(path)
             assert str(next_to(path, sign)) in str(caught.value)
@@ -97,21 +97,21 @@ def test_a_missing_or_empty_journal_beside_signs_of_one_is_refused(
 
 def test_a_header_without_tables_beside_the_lock_is_refused(path: Path) -> None:
     """An empty database that another program made in place of the journal is no first start."""
-    Database(path).close()
+    SqliteStore(path).close()
     path.unlink()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma page_size = 8192")
         connection.execute("vacuum")
     assert path.stat().st_size
     with pytest.raises(JournalLost):
-        Database(path)
+        SqliteStore(path)
 
 
 def test_a_first_start_that_was_killed_is_no_sign_of_a_journal(path: Path) -> None:
     """Only a start that made the journal leaves a sign in the lock file."""
     Lock(path).close()
     path.touch()
-    Database(path).close()
+    SqliteStore(path).close()
     assert path.stat().st_size
 
 
@@ -122,8 +122,8 @@ def test_rebuild_saves_what_the_log_beside_a_lost_journal_has(path: Path) -> Non
     report = rebuild(path)
     assert report is not None
     assert report.salvaged.entries == entries(path) == 3
-    with Journal(path) as journal:
-        assert not journal.restored
+    with open_journal(path) as journal:
+        assert not journal.store.restored
 
 
 def test_the_other_name_of_a_lost_journal_can_be_given_back(path: Path) -> None:
@@ -131,7 +131,7 @@ def test_the_other_name_of_a_lost_journal_can_be_given_back(path: Path) -> None:
     crash(path)
     away = path.rename(path.with_name("away"))
     with pytest.raises(JournalLost):
-        Database(path)
+        SqliteStore(path)
     away.rename(path)
     assert entries(path) == 3
 
@@ -151,7 +151,7 @@ def test_nothing_is_recorded_in_a_journal_that_was_moved(
     move: Callable[[Path], None], suffix: str, path: Path
 ) -> None:
     """A commit fails once the file, or its log, is renamed, removed or replaced."""
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         admit(journal, admission(b"pat/0.zip"))
         move(next_to(path, suffix))
         before = content(path.parent)
@@ -162,7 +162,7 @@ def test_nothing_is_recorded_in_a_journal_that_was_moved(
 
 def test_a_renamed_journal_keeps_its_log(path: Path) -> None:
     """After the close, the renamed file and the log beside its place have every entry."""
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         admit(journal, admission(b"pat/0.zip"))
         path.rename(path.with_name("away"))
     path.with_name("away").rename(path)
@@ -171,39 +171,42 @@ def test_a_renamed_journal_keeps_its_log(path: Path) -> None:
 
 def test_a_foreign_lock_is_waited_for(path: Path) -> None:
     """It is reported once, and the next commit after its end goes on without a restart."""
-    with Journal(path) as journal, closing(sqlite3.connect(path, isolation_level=None)) as other:
-        journal._writer.execute("pragma busy_timeout = 50")
+    with (
+        open_journal(path) as journal,
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+    ):
+        sqlite_store(journal)._writer.execute("pragma busy_timeout = 50")
         other.execute("begin immediate")
         with capture_logs() as events:
             for _ in range(2):
                 with pytest.raises(JournalBusy, match="another program"):
                     admit(journal, admission())
-            assert journal.busy_since is not None
+            assert journal.store.state.busy_since is not None
             other.execute("rollback")
             assert admit(journal, admission()) == ["admitted"]
         assert [event["event"] for event in events] == ["journal.busy", "journal.recovered"]
-        assert journal.busy_since is None
+        assert journal.store.state.busy_since is None
 
 
 def test_a_restored_journal_beside_a_newer_log_is_refused(path: Path) -> None:
     """SQLite would mix both; the restored file stays as it is."""
     crash(path, 1)
-    Journal(path).close()
+    open_journal(path).close()
     old = path.read_bytes()
     crash(path, 600)
     path.write_bytes(old)
     next_to(path, "-shm").unlink()
     before = content(path.parent)
 
-    for open_it in (Database, open_reader):
+    for open_it in (SqliteStore, open_reader):
         with pytest.raises(JournalLost, match="older than the log") as caught:
             open_it(path)
         assert str(next_to(path, "-wal")) in caught.value.remedy
     assert content(path.parent) == before
 
     next_to(path, "-wal").unlink()
-    with Journal(path) as journal:
-        assert journal.restored
+    with open_journal(path) as journal:
+        assert journal.store.restored
     assert entries(path) == 1
 
 
@@ -212,24 +215,24 @@ def test_a_killed_process_leaves_no_sign_of_a_restored_journal(path: Path) -> No
     """However often SQLite began the log again, its own file is never called older."""
     for size in (1, 700, 3, 1500, 1):
         crash(path, size)
-        with Journal(path) as journal:
-            assert not journal.restored
+        with open_journal(path) as journal:
+            assert not journal.store.restored
 
 
 def test_a_restored_older_journal_is_noted(path: Path) -> None:
     """The journal itself says when an older copy came back, for `status`."""
-    Journal(path).close()
+    open_journal(path).close()
     old = path.read_bytes()
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         for number in range(3):
             admit(journal, admission(b"pat/%d.zip" % number))
         assert journal.read_fact("restored_at") is None
     path.write_bytes(old)
-    with Journal(path) as journal:
-        assert journal.restored
+    with open_journal(path) as journal:
+        assert journal.store.restored
         assert journal.read_fact("restored_at")
-    with Journal(path) as journal:
-        assert not journal.restored
+    with open_journal(path) as journal:
+        assert not journal.store.restored
 
 
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
@@ -241,13 +244,13 @@ def test_no_file_of_the_folder_is_opened_through_a_link(
     target = path.with_name("target")
     target.write_bytes(b"precious")
     if suffix == ".ballast":
-        Database(path).close()
+        SqliteStore(path).close()
     link(next_to(path, suffix), target)
     if suffix == ".ballast":
-        Database(path).close()
+        SqliteStore(path).close()
     else:
         with pytest.raises(JournalError, match="link") as caught:
-            Database(path)
+            SqliteStore(path)
         assert str(next_to(path, suffix)) in caught.value.remedy
     assert target.read_bytes() == b"precious"
 
@@ -256,11 +259,11 @@ def test_a_disk_without_a_free_inode_is_a_full_disk(tmp_path: Path, mount: Mount
     """SQLite cannot create its log then, which passes: the exit code is not 78."""
     mount("-t", "tmpfs", "-o", "nr_inodes=4", "tmpfs", at=tmp_path)
     with pytest.raises(JournalFull, match="cannot create the files next to") as caught:
-        Journal(tmp_path / "journal.db")
+        open_journal(tmp_path / "journal.db")
 
     assert "inode" in caught.value.remedy
     mount("-o", "remount,nr_inodes=100", at=tmp_path)
-    Journal(tmp_path / "journal.db").close()
+    open_journal(tmp_path / "journal.db").close()
 
 
 SHUT_DOWN = 0x8004587D
@@ -277,7 +280,7 @@ def test_a_disk_that_fails_is_no_damaged_journal(tmp_path: Path, mount: Mount) -
     program = shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     subprocess.run([str(program), "-q", str(image)], check=True)  # noqa: S603  our own
     mount("-o", "loop", str(image), at=root)
-    journal = Journal(root / "journal.db")
+    journal = open_journal(root / "journal.db")
     admit(journal, admission())
     fd = os.open(root, os.O_RDONLY)
     fcntl.ioctl(fd, SHUT_DOWN, (2).to_bytes(4, "little"))

@@ -1,20 +1,18 @@
-"""The SQLite file of the journal: opening, migrations, reading, and the group commit.
+"""The SQLite file of the journal: opening, migrations, reading, and writing.
 
-One connection writes. `Database.write` is a group commit: all waiting work becomes one transaction,
-so N workers share one fsync. `synchronous=FULL` makes each commit durable before `write` returns,
-unless all work of the commit allows otherwise.
+One connection writes, by a group commit. `synchronous=FULL` makes each commit durable before
+`write` returns, unless all work of the commit allows otherwise.
 """
 
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 
@@ -27,19 +25,20 @@ from emitterd.errors import (
     JournalMoved,
 )
 from emitterd.failpoints import Point, reach
-from emitterd.journal.connection import (
+from emitterd.journal.group_commit import Batch, GroupCommit, PendingWrite
+from emitterd.journal.sqlite.connection import (
     APPLICATION_ID,
     BUSY_TIMEOUT_S,
+    DIALECT,
     VERSION,
-    Row,
     check,
     closed_on_failure,
     identify,
     open_reader,
     translate_error,
 )
-from emitterd.journal.disk_reserve import DiskReserve
-from emitterd.journal.state_folder import (
+from emitterd.journal.sqlite.disk_reserve import DiskReserve
+from emitterd.journal.sqlite.state_folder import (
     Lock,
     cannot_open,
     generation,
@@ -49,6 +48,8 @@ from emitterd.journal.state_folder import (
     refuse_lost,
     refuse_mixture,
 )
+from emitterd.journal.store import Clock, Dialect, Parameters, Read, Row, StoreState, Work
+from emitterd.journal.work import Reclaim
 from emitterd.spool.mounts import NETWORK, file_system
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
@@ -73,53 +74,56 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-@dataclass(slots=True, eq=False)
-class PendingWrite(Generic[T]):
-    """Work that waits for its commit, and its result."""
+class SystemClock:
+    """The clock of this host."""
 
-    work: Callable[[sqlite3.Connection], T]
-    may_use_reserve: bool
-    durable: bool
-    done: bool = False
-    result: T | None = None
-    error: BaseException | None = None
-    wake_up: threading.Lock = field(default_factory=threading.Lock)
-    """Free once it is done, or once its thread must commit."""
-
-    def __post_init__(self) -> None:
-        self.wake_up.acquire()
+    def now(self) -> float:
+        """Return the time in seconds since the epoch."""
+        return time.time()
 
 
-Batch = list[PendingWrite[Any]]
+class SqliteTransaction:
+    """A `Transaction` on the connection that writes."""
+
+    sql: Dialect = DIALECT
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def query(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Return all rows of a statement, also of one with RETURNING."""
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> int:
+        """Run a statement; return how many rows it changed."""
+        return self._connection.execute(sql, parameters).rowcount
+
+    def execute_many(self, sql: str, rows: Sequence[Parameters]) -> None:
+        """Run a statement once for each of `rows`."""
+        self._connection.executemany(sql, rows)
 
 
-class Database:
-    """The journal's file, locked for this process. Thread-safe.
+class SqliteStore:
+    """The journal's file, locked for this process. Thread-safe."""
 
-    One thread commits the work of all waiting threads. New work waits; then the first thread of the
-    new work commits it. A thread wakes up only for its own result or to commit: with one shared
-    lock, 8 workers lost a third of their time.
-    """
+    sql: Dialect = DIALECT
+    host = None
+    """No other host can share the file."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file.
+        """Open or create the file, and put back into the queue what a dead process had claimed.
 
         Raises `JournalLocked` if another process has it, `JournalError` if it is on a network
         file system, is not a journal of emitterd, is from a newer version, is damaged, or if
         there are signs of another journal.
         """
         self._path = path
-        self._queue: Batch = []
-        self._queue_lock = threading.Lock()
-        self._has_leader = False
-        self._writing = threading.Lock()
-        """Held during each commit: its holder prevents all writing."""
+        self.clock: Clock = SystemClock()
+        self._group = GroupCommit(self._commit)
         self._synced = True
         self._reading = threading.Lock()
-        self.committing_since: float | None = None
-        """When the current commit began, monotonic; None while there is none."""
-        self.busy_since: float | None = None
-        """Since when another program locks the file, seconds since the epoch."""
+        self._committing_since: float | None = None
+        self._busy_since: float | None = None
         self.commits = 0
         """Number of commits: while it does not change, neither does the content."""
         _refuse_network(path)
@@ -133,37 +137,21 @@ class Database:
             raise
         self._reserve.renew()
         self._writer.execute(f"pragma wal_autocheckpoint = {self._reserve.log_pages}")
+        self._transaction = SqliteTransaction(self._writer)
+        self.reclaimed = self.write(Reclaim(self.clock.now()))
+        """How many claims of dead processes were taken back."""
 
-    def write(
-        self,
-        work: Callable[[sqlite3.Connection], T],
-        *,
-        may_use_reserve: bool = False,
-        durable: bool = True,
-    ) -> T:
-        """Run `work` in a transaction and return its result once that is durable.
+    def write(self, work: Work[T]) -> T:
+        """Run the work in a transaction, and return its result once that is durable.
 
-        An exception of `work` undoes only its own changes and is raised here. Raises `JournalFull`,
-        `JournalBusy`, `JournalMoved` and other `JournalError`s; nothing is changed then.
-
-        `may_use_reserve`: the work records the end of something. If the disk is full, it runs
-        again, with the space of the reserve. Work that is not `durable` may be undone by a power
-        cut, until a durable commit follows.
+        An exception of the work undoes only its own changes and is raised here. Raises
+        `JournalFull`, `JournalBusy`, `JournalMoved` and other `JournalError`s; nothing is changed
+        then. If the disk is full, work that ends something runs again, with the space of the
+        reserve.
         """
-        mine = PendingWrite(work, may_use_reserve, durable)
-        with self._queue_lock:
-            self._queue.append(mine)
-            is_follower, self._has_leader = self._has_leader, True
-        if is_follower:
-            mine.wake_up.acquire()
-        # Woken without a result: the former leader has made this thread its successor.
-        if not mine.done:
-            self._lead(mine)
-        if mine.error is not None:
-            raise mine.error
-        return mine.result  # type: ignore[return-value]  # T may itself be None
+        return self._group.write(work)
 
-    def read(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
+    def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call.
 
         Raises `JournalError`.
@@ -173,6 +161,19 @@ class Database:
                 return self._reader.execute(sql, parameters).fetchall()
         except sqlite3.DatabaseError as error:
             raise self._checked(translate_error(error)) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Read]:
+        """Return a context with a `Read` of one consistent state. It must be short."""
+        with self._reading:
+            try:
+                self._reader.execute("begin")
+                yield lambda sql, parameters: self._reader.execute(sql, parameters).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise self._checked(translate_error(error)) from error
+            finally:
+                with suppress(sqlite3.Error):
+                    self._reader.execute("rollback")
 
     def _checked(self, failure: JournalError) -> JournalError:
         """Return the error; for a damaged file only if a check finds damage.
@@ -188,9 +189,9 @@ class Database:
         return JournalIOError(str(failure))
 
     @property
-    def full_since(self) -> float | None:
-        """Since when the disk is full, seconds since the epoch; None if it is not."""
-        return self._reserve.full_since
+    def state(self) -> StoreState:
+        """What keeps the store from writing."""
+        return StoreState(self._committing_since, self._busy_since, self._reserve.full_since)
 
     @property
     def moved(self) -> JournalMoved | None:
@@ -206,7 +207,7 @@ class Database:
     def close(self) -> None:
         """Close the file and release the lock."""
         reach(Point.CLOSING)
-        if not self._writing.acquire(timeout=CLOSE_WAIT_S):
+        if not self._group.writing.acquire(timeout=CLOSE_WAIT_S):
             # The commit hangs: the end of the process closes the file.
             return
         try:
@@ -225,7 +226,7 @@ class Database:
                     self._lock.save(generation(self._path))
                 self._lock.close()
         finally:
-            self._writing.release()
+            self._group.writing.release()
 
     def __enter__(self) -> Self:
         return self
@@ -276,33 +277,8 @@ class Database:
         self._identity = {file: _identity(file) for file in (path, log_path)}
         self._lock.save(in_file)
 
-    def _lead(self, mine: PendingWrite[T]) -> None:
-        batch: Batch = []
-        try:
-            # Only `close` competes for this lock: there is one leader at a time.
-            with self._writing:
-                with self._queue_lock:
-                    batch, self._queue = self._queue, []
-                self._commit(batch)
-        except BaseException as error:
-            # No caller may believe that uncommitted work is done.
-            for pending in batch:
-                pending.error = pending.error or error
-            raise
-        finally:
-            with self._queue_lock:
-                next_leader = self._queue[0] if self._queue else None
-                self._has_leader = next_leader is not None
-            # First the next leader: it commits while this thread wakes the others.
-            if next_leader is not None:
-                next_leader.wake_up.release()
-            for pending in batch:
-                pending.done = True
-                if pending is not mine:
-                    pending.wake_up.release()
-
     def _commit(self, batch: Batch) -> None:
-        self.committing_since = time.monotonic()
+        self._committing_since = time.monotonic()
         try:
             # SQLite writes without an error to a file that was renamed or removed.
             if (moved := self.moved) is not None:
@@ -314,14 +290,14 @@ class Database:
                 # The second try sets the errors of its own work again.
                 for pending in batch:
                     pending.error = full
-                if again := [pending for pending in batch if pending.may_use_reserve]:
+                if again := [pending for pending in batch if pending.work.ends]:
                     self._transact(again)
         finally:
-            self.committing_since = None
+            self._committing_since = None
 
     def _transact(self, batch: Batch) -> JournalFull | None:
         """Run a batch in one transaction; return the error if the disk is full."""
-        synced = any(pending.durable for pending in batch)
+        synced = any(pending.work.durable for pending in batch)
         try:
             # Before `begin`: SQLite refuses this pragma in a transaction.
             if synced is not self._synced:
@@ -353,16 +329,16 @@ class Database:
         return None
 
     def _note_busy(self, busy: JournalBusy) -> None:
-        if self.busy_since is None:
-            self.busy_since = time.time()
+        if self._busy_since is None:
+            self._busy_since = time.time()
             log.error("journal.busy", error=busy.code, reason=str(busy), hint=busy.remedy)
             # Each wait holds up all callers, and none of them sees a stop meanwhile.
             self._writer.execute(f"pragma busy_timeout = {BUSY_AGAIN_MS}")
 
     def _end_busy(self) -> None:
-        if self.busy_since is not None:
-            log.info("journal.recovered", duration_s=time.time() - self.busy_since)
-            self.busy_since = None
+        if self._busy_since is not None:
+            log.info("journal.recovered", duration_s=time.time() - self._busy_since)
+            self._busy_since = None
             self._writer.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
 
     def _raise_generation(self) -> None:
@@ -386,7 +362,7 @@ class Database:
         pending.error = None
         self._writer.execute("savepoint work")
         try:
-            pending.result = pending.work(self._writer)
+            pending.result = pending.work.run(self._transaction)
         except BaseException as error:
             # A refused row concerns its caller only; a disk error concerns all.
             if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
@@ -420,7 +396,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         return
     steps = range(version + 1, VERSION + 1) if version else ()
     names = [f"migrations/{step:04}.sql" for step in steps] or ["schema.sql"]
-    scripts = [files("emitterd.journal").joinpath(name).read_text("utf-8") for name in names]
+    scripts = [files("emitterd.journal.sqlite").joinpath(name).read_text("utf-8") for name in names]
     # One transaction: a kill leaves an empty file or a whole journal. `begin` is in the script,
     # because `executescript` commits a transaction that was begun before it.
     connection.executescript(

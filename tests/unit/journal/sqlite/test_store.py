@@ -16,18 +16,22 @@ import pytest
 from conftest import SmallDisk
 from emitterd.codes import Code
 from emitterd.errors import JournalDamaged, JournalError, JournalFull, JournalLocked
-from emitterd.journal.connection import APPLICATION_ID, VERSION, open_reader
-from emitterd.journal.database import Database
-from emitterd.journal.journal import Journal
+from emitterd.journal.opening import open_journal
+from emitterd.journal.sqlite.connection import APPLICATION_ID, VERSION, open_reader
+from emitterd.journal.sqlite.store import SqliteStore
+from emitterd.journal.store import Transaction, Work
+from emitterd.journal.work import Execute
+from support.journal import Run
 from support.paths import TESTS
 from support.waiting import wait_until
 
 HOLDER = """
 import sys
 from pathlib import Path
-from emitterd.journal.database import Database
-database = Database(Path(sys.argv[1]))
-database.write(lambda c: c.execute("insert into fact values ('held', '1')"))
+from emitterd.journal.sqlite.store import SqliteStore
+from emitterd.journal.work import Execute
+database = SqliteStore(Path(sys.argv[1]))
+database.write(Execute("insert into fact values ('held', '1')"))
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -40,23 +44,23 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database(path: Path) -> Iterator[Database]:
+def database(path: Path) -> Iterator[SqliteStore]:
     """Open an empty database; it is closed at the end."""
-    with Database(path) as database:
+    with SqliteStore(path) as database:
         yield database
 
 
-def insert(name: str, value: str = "1") -> Callable[[sqlite3.Connection], str]:
+def insert(name: str, value: str = "1") -> Run[str]:
     """Return work that keeps a fact and returns its name."""
 
-    def work(connection: sqlite3.Connection) -> str:
-        connection.execute("insert into fact values (?, ?)", (name, value))
+    def work(transaction: Transaction) -> str:
+        transaction.execute("insert into fact (name, value) values (?, ?)", (name, value))
         return name
 
-    return work
+    return Run(work)
 
 
-def names(database: Database) -> list[str]:
+def names(database: SqliteStore) -> list[str]:
     """Return the names of all facts."""
     return [row[0] for row in database.read("select name from fact order by name")]
 
@@ -64,30 +68,32 @@ def names(database: Database) -> list[str]:
 class Crowd:
     """Threads whose work is queued while another transaction holds the writer."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteStore) -> None:
         self.answers: dict[int, object] = {}
         self._database = database
         self._threads: list[threading.Thread] = []
 
-    def write(self, *works: Callable[[sqlite3.Connection], object]) -> None:
+    def write(self, *works: Work[object]) -> None:
         """Queue all the work, then let it go; `answers` are results and errors."""
-        with self._database._writing:
+        with self._database._group.writing:
             for number, work in enumerate(works):
                 thread = threading.Thread(target=self._one, args=(number, work))
                 self._threads.append(thread)
                 thread.start()
-            wait_until(lambda: len(self._database._queue) == len(works), 20.0, "all is queued")
+            wait_until(
+                lambda: len(self._database._group._queue) == len(works), 20.0, "all is queued"
+            )
         for thread in self._threads:
             thread.join(20.0)
 
-    def _one(self, number: int, work: Callable[[sqlite3.Connection], object]) -> None:
+    def _one(self, number: int, work: Work[object]) -> None:
         try:
             self.answers[number] = self._database.write(work)
         except BaseException as error:  # noqa: BLE001  it is the answer
             self.answers[number] = error
 
 
-def test_queued_work_is_one_transaction(database: Database) -> None:
+def test_queued_work_is_one_transaction(database: SqliteStore) -> None:
     """What waits for the writer shares one commit, and each gets its own result."""
     statements: list[str] = []
     database._writer.set_trace_callback(statements.append)
@@ -100,12 +106,11 @@ def test_queued_work_is_one_transaction(database: Database) -> None:
     assert len(names(database)) == 32
 
 
-def test_concurrent_writers_lose_nothing(database: Database) -> None:
+def test_concurrent_writers_lose_nothing(database: SqliteStore) -> None:
     """Threads that count up one row come to the right sum."""
     database.write(insert("sum", "0"))
 
-    def count_up(connection: sqlite3.Connection) -> None:
-        connection.execute("update fact set value = value + 1 where name = 'sum'")
+    count_up = Execute("update fact set value = value + 1 where name = 'sum'")
 
     def many() -> None:
         _ = [database.write(count_up) for _ in range(25)]
@@ -118,28 +123,28 @@ def test_concurrent_writers_lose_nothing(database: Database) -> None:
     assert database.read("select value from fact") == [("200",)]
 
 
-def test_what_raises_undoes_its_own_changes_only(database: Database) -> None:
+def test_what_raises_undoes_its_own_changes_only(database: SqliteStore) -> None:
     """The others in the batch are committed; the error reaches its owner alone."""
 
-    def fails(connection: sqlite3.Connection) -> None:
-        insert("lost")(connection)
+    def fails(transaction: Transaction) -> None:
+        insert("lost").run(transaction)
         raise ValueError("mine")
 
     crowd = Crowd(database)
-    crowd.write(insert("a"), fails, insert("b"))
+    crowd.write(insert("a"), Run(fails), insert("b"))
     errors = [answer for answer in crowd.answers.values() if isinstance(answer, Exception)]
     assert [str(error) for error in errors] == ["mine"]
     assert names(database) == ["a", "b"]
 
 
-def test_broken_constraint_is_its_owners_alone(database: Database) -> None:
+def test_broken_constraint_is_its_owners_alone(database: SqliteStore) -> None:
     """A row that SQLite refuses undoes one caller's work, not its neighbours'."""
     crowd = Crowd(database)
-    crowd.write(insert("a"), lambda c: c.execute("insert into fact values (1, null)"))
+    crowd.write(insert("a"), Execute("insert into fact (name, value) values (1, null)"))
     assert names(database) == ["a"]
 
 
-def test_no_success_is_reported_when_undoing_fails(database: Database) -> None:
+def test_no_success_is_reported_when_undoing_fails(database: SqliteStore) -> None:
     """Where commit and rollback both fail, each waiting writer gets an error."""
 
     def deny(action: int, what: str | None, *_: str | None) -> int:
@@ -154,7 +159,7 @@ def test_no_success_is_reported_when_undoing_fails(database: Database) -> None:
     assert all(isinstance(answer, Exception) for answer in crowd.answers.values())
 
 
-def test_pragmas_and_mode(path: Path, database: Database) -> None:
+def test_pragmas_and_mode(path: Path, database: SqliteStore) -> None:
     """The log is write-ahead, each commit is durable, and the files are private."""
     database.write(insert("a"))
     pragma = {
@@ -170,7 +175,7 @@ def test_pragmas_and_mode(path: Path, database: Database) -> None:
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
 
 
-def test_reader_leaves_no_transaction_open(path: Path, database: Database) -> None:
+def test_reader_leaves_no_transaction_open(path: Path, database: SqliteStore) -> None:
     """After a read the write-ahead log can be taken over and cut to nothing."""
     for number in range(50):
         database.write(insert(f"{number:02}", "x" * 4000))
@@ -184,7 +189,7 @@ def test_reader_leaves_no_transaction_open(path: Path, database: Database) -> No
     assert path.with_name("journal.db-wal").stat().st_size == 0
 
 
-def test_reader_cannot_write(database: Database) -> None:
+def test_reader_cannot_write(database: SqliteStore) -> None:
     """The connection that reads refuses to change anything."""
     with pytest.raises(JournalError, match="readonly"):
         database.read("insert into fact values ('a', '1')")
@@ -198,18 +203,18 @@ def test_second_process_is_refused_until_the_first_is_killed(path: Path) -> None
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"ready\n"
         with pytest.raises(JournalLocked, match=f"process {holder.pid}") as caught:
-            Database(path)
+            SqliteStore(path)
         assert caught.value.code is Code.JOURNAL_LOCKED
         holder.kill()
-    with Database(path) as database:
+    with SqliteStore(path) as database:
         assert names(database) == ["held"]
 
 
 def test_lock_of_a_moment_is_waited_for(path: Path) -> None:
     """A daemon that starts while a command holds the journal starts all the same."""
-    first = Database(path)
+    first = SqliteStore(path)
     with ThreadPoolExecutor(1) as pool:
-        second = pool.submit(Database, path)
+        second = pool.submit(SqliteStore, path)
         with pytest.raises(TimeoutError):
             second.result(0.2)
         first.close()
@@ -219,9 +224,9 @@ def test_lock_of_a_moment_is_waited_for(path: Path) -> None:
 
 def test_second_opening_in_one_process_is_refused(path: Path) -> None:
     """The lock holds within a process too, and ends with `close`."""
-    with Database(path), pytest.raises(JournalLocked):
-        Database(path)
-    Database(path).close()
+    with SqliteStore(path), pytest.raises(JournalLocked):
+        SqliteStore(path)
+    SqliteStore(path).close()
 
 
 def old(path: Path, version: int = 1) -> None:
@@ -230,7 +235,7 @@ def old(path: Path, version: int = 1) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
         for number in range(1, version):
-            upgrade = files("emitterd.journal").joinpath(f"migrations/{number + 1:04}.sql")
+            upgrade = files("emitterd.journal.sqlite").joinpath(f"migrations/{number + 1:04}.sql")
             connection.executescript(upgrade.read_text("utf-8"))
         connection.execute(
             """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
@@ -242,13 +247,13 @@ def old(path: Path, version: int = 1) -> None:
         connection.commit()
 
 
-def schema_of(database: Database) -> set[str]:
+def schema_of(database: SqliteStore) -> set[str]:
     """Return what the schema says, however it is laid out."""
     rows = database.read("select sql from sqlite_schema where sql is not null")
     return {re.sub(r"\s+", " ", sql.replace("( ", "(")).strip() for (sql,) in rows}
 
 
-def columns_of(database: Database, table: str) -> list[tuple[object, ...]]:
+def columns_of(database: SqliteStore, table: str) -> list[tuple[object, ...]]:
     """Return name, type and constraints of each column."""
     return database.read(f"pragma table_info({table})")
 
@@ -257,7 +262,7 @@ def columns_of(database: Database, table: str) -> list[tuple[object, ...]]:
 def test_old_journal_is_brought_up_to_date(path: Path, tmp_path: Path, version: int) -> None:
     """A journal of an earlier version keeps its rows and gets today's schema."""
     old(path, version)
-    with Database(path) as upgraded, Database(tmp_path / "new.db") as made:
+    with SqliteStore(path) as upgraded, SqliteStore(tmp_path / "new.db") as made:
         rows = upgraded.read("select path, state, findings from entry")
         indexes = [
             {sql for sql in schema_of(item) if not sql.startswith("CREATE TABLE entry")}
@@ -276,7 +281,7 @@ def test_old_deliveries_belong_to_the_first_server(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("update entry set state = 'delivered'")
         connection.commit()
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         assert journal.deliver_to("https://first/data") == 0
         assert journal.deliver_to("https://second/data") == 1
 
@@ -288,7 +293,7 @@ def test_old_journal_gets_the_arrivals_of_its_datasets(path: Path) -> None:
         connection.execute("update entry set state = 'delivered', delivered_at = 8.0")
         connection.execute("update entry set flow = 'pat/periodic_exam_mst'")
         connection.commit()
-    with Database(path) as upgraded:
+    with SqliteStore(path) as upgraded:
         rows = upgraded.read("select dataset, admitted_at, delivered_at from arrival")
 
     assert rows == [("pat/periodic_exam_mst", 6.0, 8.0)]
@@ -313,7 +318,7 @@ def foreign(path: Path) -> None:
 
 def newer(path: Path) -> None:
     """Make a journal of a later version."""
-    Database(path).close()
+    SqliteStore(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute(f"pragma user_version = {VERSION + 1}")
     connection.close()
@@ -331,8 +336,9 @@ def zeros(path: Path) -> None:
 
 def torn(path: Path) -> None:
     """Damage a page, with the log beside it that is left by an unclean end."""
-    with Database(path) as database:
-        database.write(lambda c: [insert(f"{n}", "x" * 999)(c) for n in range(99)])
+    with SqliteStore(path) as database:
+        rows = [(f"{n}", "x" * 999) for n in range(99)]
+        database.write(Execute("insert into fact (name, value) values (?, ?)", rows))
     content = bytearray(path.read_bytes())
     content[-4096:] = b"\xff" * 4096
     path.write_bytes(content)
@@ -355,7 +361,7 @@ def test_file_that_is_not_ours_is_refused(
     """Foreign, newer or damaged: refused with a hint, and left as it is."""
     make(path)
     before = path.read_bytes()
-    for open_it in (Database, open_reader):
+    for open_it in (SqliteStore, open_reader):
         if (make, open_it) == (torn, open_reader):
             continue
         with pytest.raises(JournalError, match=message) as caught:
@@ -371,7 +377,7 @@ def test_damage_is_found_at_each_start(path: Path) -> None:
     log = path.with_name("journal.db-wal")
     for _ in range(2):
         with pytest.raises(JournalDamaged, match="damaged"):
-            Database(path)
+            SqliteStore(path)
 
         assert log.exists()
 
@@ -380,7 +386,7 @@ def test_damage_met_while_reading_is_a_journal_error(path: Path) -> None:
     """A page found damaged only now is reported as such, with a hint."""
     torn(path)
     path.with_name("journal.db-wal").unlink()
-    with Database(path) as database, pytest.raises(JournalError, match="damaged"):
+    with SqliteStore(path) as database, pytest.raises(JournalError, match="damaged"):
         names(database)
 
 
@@ -403,11 +409,11 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """A journal below a file is refused with a hint."""
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match="cannot open or create") as caught:
-        Database(tmp_path / "file" / "journal.db")
+        SqliteStore(tmp_path / "file" / "journal.db")
     assert caught.value.remedy
 
 
-def test_file_that_cannot_grow(database: Database) -> None:
+def test_file_that_cannot_grow(database: SqliteStore) -> None:
     """A full database says so, keeps what it has, and goes on once there is room."""
     database.write(insert("kept"))
     pages = database._writer.execute("pragma page_count").fetchone()[0]
@@ -423,7 +429,7 @@ def test_file_that_cannot_grow(database: Database) -> None:
 
 def test_full_disk_fails_the_whole_batch(small_disk: SmallDisk) -> None:
     """No caller in the batch gets success; with space again all goes on, unopened."""
-    with Database(small_disk.root / "journal.db") as database:
+    with SqliteStore(small_disk.root / "journal.db") as database:
         database.write(insert("kept"))
         small_disk.fill()
         crowd = Crowd(database)
@@ -440,7 +446,7 @@ def test_opening_on_a_full_disk(small_disk: SmallDisk, *, there: bool) -> None:
     """A start on a full disk says that it is full, which passes by itself."""
     path = small_disk.root / "journal.db"
     if there:
-        Database(path).close()
+        SqliteStore(path).close()
     small_disk.fill(spare=False)
     with pytest.raises(JournalFull):
-        Database(path)
+        SqliteStore(path)

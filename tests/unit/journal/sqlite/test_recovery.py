@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from emitterd.journal.database import Database
-from emitterd.journal.journal import Journal
-from emitterd.journal.rows import Admission
-from emitterd.journal.salvage import Salvaged, salvage
+from emitterd.journal.opening import open_journal
+from emitterd.journal.rows import Admission, Salvaged
+from emitterd.journal.sqlite.salvage import salvage
+from emitterd.journal.sqlite.store import SqliteStore
 from emitterd.model import Fingerprint, Receipt, State
 from emitterd.rehearsal.server import RehearsalServer
 from support.installation import Installation
@@ -25,7 +25,7 @@ FILES = [f"pat/{number}.zip" for number in range(40)]
 def original(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return a journal with many delivered entries, as a file's bytes."""
     path = tmp_path_factory.mktemp("original") / "journal.db"
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         for begin in range(0, ENTRIES, 500):
             journal.admit(
                 [
@@ -83,7 +83,7 @@ def saved(content: bytes, folder: Path) -> tuple[Salvaged, list[tuple[Any, ...]]
     """Return what is saved of a file, and all entries of the new journal."""
     path = folder / "damaged.db"
     path.write_bytes(content)
-    with Database(folder / "fresh.db") as fresh:
+    with SqliteStore(folder / "fresh.db") as fresh:
         salvaged = salvage(path, fresh)
         rows = fresh.read("select * from entry order by id")
         assert fresh.read("pragma integrity_check") == [("ok",)]

@@ -11,30 +11,23 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from emitterd.journal.connection import Row, read_only
-from emitterd.journal.database import Database
-from emitterd.journal.rows import SAVE_ARRIVAL, SAVE_FACT
+from emitterd.journal.rows import SAVE_FACT, Salvaged
+from emitterd.journal.sqlite.connection import read_only
+from emitterd.journal.sqlite.store import SqliteStore
+from emitterd.journal.store import Row, Transaction
+from emitterd.journal.work import Execute
 
 BATCH = 500
 ROW_BYTES_MIN = 64
 """The size of the smallest possible row: limits how many rows a file can have."""
 
+_ARRIVAL = """insert or replace into arrival (dataset, admitted_at, delivered_at, accepted_at)
+    values (?, ?, ?, ?)"""
+
 _ORPHANS = "delete from tracked where id not in (select id from entry)"
 
 
-@dataclass(frozen=True, slots=True)
-class Salvaged:
-    """How many entries were copied, and whether the copy is complete.
-
-    `of`: how many there were, by the journal's own count; None where that is lost.
-    """
-
-    entries: int
-    of: int | None
-    whole: bool
-
-
-def salvage(damaged: Path, fresh: Database) -> Salvaged:
+def salvage(damaged: Path, fresh: SqliteStore) -> Salvaged:
     """Copy all tables but the counts; the damaged file is only read."""
     uri = read_only(damaged)
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
@@ -48,7 +41,7 @@ def salvage(damaged: Path, fresh: Database) -> Salvaged:
         copied = entries.copy(fresh)
         _Table(connection, "tracked").copy(fresh)
         # The entry of such a row could not be read.
-        fresh.write(lambda writer: writer.execute(_ORPHANS))
+        fresh.write(Execute(_ORPHANS))
         of: int | None = None
         with suppress(sqlite3.DatabaseError, TypeError):
             rows = connection.execute("select sum(entries) from tally").fetchall()
@@ -57,11 +50,30 @@ def salvage(damaged: Path, fresh: Database) -> Salvaged:
             # The triggers saw the entries only, and retention may have deleted the last of a
             # dataset.
             arrivals = connection.execute("select * from arrival").fetchall()
-            fresh.write(lambda writer: writer.executemany(SAVE_ARRIVAL, arrivals))
+            fresh.write(Execute(_ARRIVAL, arrivals))
         with suppress(sqlite3.DatabaseError):
             facts = connection.execute("select name, value from fact").fetchall()
-            fresh.write(lambda writer: writer.executemany(SAVE_FACT, facts))
+            fresh.write(Execute(SAVE_FACT, facts))
     return Salvaged(copied, of, whole=entries.intact and of in {None, copied})
+
+
+@dataclass(frozen=True, slots=True)
+class _Insert:
+    """Insert rows, but those that break the schema; returns how many were inserted."""
+
+    sql: str
+    rows: list[Row]
+    durable: bool = True
+    ends: bool = False
+
+    def run(self, transaction: Transaction) -> int:
+        """Make the change."""
+        copied = 0
+        for row in self.rows:
+            # A row that breaks the schema is lost like one that is unreadable.
+            with suppress(sqlite3.IntegrityError):
+                copied += transaction.execute(self.sql, row)
+        return copied
 
 
 class _Table:
@@ -73,7 +85,7 @@ class _Table:
         self._name = name
         self._columns: list[str] = []
 
-    def copy(self, fresh: Database) -> int:
+    def copy(self, fresh: SqliteStore) -> int:
         """Copy every readable row; return how many."""
         known = [row[1] for row in fresh.read(f"pragma table_info({self._name})")]
         try:
@@ -97,16 +109,8 @@ class _Table:
                 batch = []
         return copied + self._insert(fresh, sql, batch)
 
-    def _insert(self, fresh: Database, sql: str, rows: list[Row]) -> int:
-        def work(connection: sqlite3.Connection) -> int:
-            copied = 0
-            for row in rows:
-                # A row that breaks the schema is lost like one that is unreadable.
-                with suppress(sqlite3.IntegrityError):
-                    copied += connection.execute(sql, row).rowcount
-            return copied
-
-        copied = fresh.write(work)
+    def _insert(self, fresh: SqliteStore, sql: str, rows: list[Row]) -> int:
+        copied = fresh.write(_Insert(sql, rows))
         self.intact &= copied == len(rows)
         return copied
 

@@ -2,6 +2,7 @@
 -- Instants are seconds since the epoch (UTC), sizes are bytes, paths are bytes
 -- relative to the watched folder. `grant` holds a secret while it is pinned.
 -- A version that an operator has marked as delivered was not sent: it has no `delivered_at`.
+-- Each change of state raises `token`; `host` is whose claim it is, on a shared journal.
 -- `findings` is JSON; a version with `forgotten_at` is a receipt and nothing more.
 create table entry (
     id           integer primary key,
@@ -38,13 +39,27 @@ create table entry (
     forgotten_at real,
     moved_to     blob,
     confirmation text    check (confirmation in ('found', 'absent', 'other', 'unknown', 'marked')),
-    delivered_to integer
+    delivered_to integer,
+    token        integer not null default 0,
+    host         integer
 ) strict;
 
 -- The emission APIs that files were delivered to: `entry.delivered_to` is the id of one.
 create table server (
     id  integer primary key,
     url text    not null unique
+) strict;
+
+-- The processes that share a journal. One file has one host, and no row.
+create table host (
+    id       integer primary key,
+    name     text    not null,
+    boot_id  text    not null,
+    pid      integer not null,
+    version  text    not null,
+    begun_at real    not null,
+    until_at real    not null,
+    ended_at real
 ) strict;
 
 -- One live version a path: never two uploads of one path at once.

@@ -1,0 +1,73 @@
+"""Opens the journal. Only this module knows which stores there are.
+
+Commands like `status` import it, so what the daemon needs is imported where it is used.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emitterd.journal.sqlite.connection import SqliteReader, find_problem, start_remedy
+from emitterd.journal.sqlite.state_folder import act_as_owner, is_locked
+from emitterd.journal.store import StoreReader
+
+if TYPE_CHECKING:
+    from emitterd.journal.journal import Journal
+    from emitterd.journal.rows import RebuildReport
+
+__all__ = [
+    "FORMER_SERVER",
+    "act_as_owner",
+    "find_problem",
+    "is_running",
+    "open_journal",
+    "open_reader",
+    "rebuild",
+    "start_remedy",
+]
+
+FORMER_SERVER = (
+    "nothing is sent again by itself; `emitterd forget PATH` sends a file to the server of"
+    " emission.url too, `emitterd forget --state delivered` all files of the folder"
+)
+"""The remedy where files were delivered to the server of a former configuration."""
+
+
+def open_journal(path: Path, backoff_max_s: float = 600.0) -> "Journal":
+    """Open or create the journal, and put back into the queue what a dead process had claimed.
+
+    `backoff_max_s`: see `Journal.apply_settings`. Raises `JournalLocked` if another process has
+    it, and other `JournalError`s.
+    """
+    from emitterd.journal.journal import Journal
+    from emitterd.journal.sqlite.store import SqliteStore
+
+    store = SqliteStore(path)
+    try:
+        return Journal(store, backoff_max_s)
+    except BaseException:
+        store.close()
+        raise
+
+
+def open_reader(path: Path, *, absent: bool = False) -> StoreReader:
+    """Open the journal for reading only. Raises `JournalError` if that fails.
+
+    `absent`: a missing file counts as an empty journal.
+    """
+    return SqliteReader(path, absent=absent)
+
+
+def is_running(path: Path) -> bool:
+    """Tell whether a daemon, or a command that writes, holds the journal."""
+    return is_locked(path)
+
+
+def rebuild(path: Path) -> "RebuildReport | None":
+    """Replace a damaged or lost journal by a new one; None if it is undamaged.
+
+    Nothing is changed until the new journal is complete. Raises `JournalError` if the file
+    belongs to another program or a newer version, and `JournalLocked` if a daemon is running.
+    """
+    from emitterd.journal.sqlite import recovery
+
+    return recovery.rebuild(path)
