@@ -97,8 +97,7 @@ class HttpClient:
     ) -> Response:
         """Send one request and return its answer, with any status.
 
-        Raises `TransportError` if no answer came, `Stopped` if the daemon stops, `Withheld` if the
-        body may not be finished, and what the body raises.
+        Raises `TransportError` if no answer came, `Stopped` at a stop, `Withheld`, and the body's.
         """
         parsed, proxy = self._route(url)
         host = parsed.netloc.decode("ascii")
