@@ -119,7 +119,10 @@ class Credentials:
 
 
 class LockoutStore(Protocol):
-    """Where a lockout outlasts the process: the journal's facts."""
+    """Where a lockout outlasts the process: the journal, whose clock its instants are of."""
+
+    def now(self) -> float:
+        """Return the time in seconds since the epoch."""
 
     def save_fact(self, name: str, value: object) -> None:
         """Save a value in place of the former one. Raises `JournalFull`."""
@@ -167,6 +170,10 @@ class Session:
     def renewable(self) -> bool:
         """Whether another login can replace a refused token."""
         return not self._credentials.is_token
+
+    def now(self) -> float:
+        """Return the time in seconds since the epoch, by the journal's clock if there is one."""
+        return self._lockouts.now() if self._lockouts else time.time()
 
     def authorization(self) -> str:
         """Return the Authorization header; log in first if necessary.
@@ -220,7 +227,7 @@ class Session:
         account = self._account(credentials)
         lockout = self._lockout
         before = lockout if lockout and lockout.concerns(account) else None
-        now = time.time()
+        now = self.now()
         # Neither workers that were under way when the login was refused may try again, nor another
         # run.
         if before and before.wait_s(now) > 0:
@@ -235,7 +242,7 @@ class Session:
                 log.error(  # noqa: TRY400  an answer, no traceback
                     "auth.refused", error=error.code, reason=error.reason
                 )
-            now = time.time()
+            now = self.now()
             lockout = LoginLockout.after(account, error.reason, now, before)
             self._keep(lockout)
             # A reload has replaced them: the refusal says nothing about the new ones.

@@ -5,7 +5,6 @@ and after emitterd has looked up whether an earlier attempt stored the object un
 """
 
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from io import FileIO
@@ -89,7 +88,7 @@ class Attempter:
 
     def _run(self, entry: Entry, file: FileIO) -> Receipt:
         pinned = entry.grant
-        if pinned is None or not self._emission.usable(pinned, time.time()):
+        if pinned is None or not self._emission.usable(pinned, self._journal.now()):
             result = self._look_up(entry, file)
             if isinstance(result, Receipt):
                 return result
@@ -130,7 +129,7 @@ class Attempter:
         except NotConfirmed as doubt:
             return doubt
         except DeliveryError as error:
-            waited_s = time.time() - entry.grant.granted_at
+            waited_s = self._journal.now() - entry.grant.granted_at
             # Below 0 the clock was set back. The wait must end all the same.
             if error.decision in _ENDS_LOOK_UP or 0 <= waited_s < LOOK_UP_MAX_S:
                 raise
@@ -182,7 +181,7 @@ class Attempter:
         return grant
 
     def _wait_for_another_second(self, entry: Entry) -> None:
-        spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
+        spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - self._journal.now()
         # A longer wait shows that the clock was set back; `has_key` notices the same key.
         if 0 < spacing_s <= GRANT_SPACING_S:
             self._shutdown.now.wait(spacing_s)

@@ -4,7 +4,6 @@ A `Dispatcher` connects `Destination`, which decides, with one worker, which del
 """
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -105,7 +104,7 @@ class Dispatcher:
             due_at = self._journal.next_due_at()
             # Not 0: another worker may have claimed it, and this one would spin.
             return IDLE_S if due_at is None else max(0.01, due_at - now)
-        if entry.grant is not None and self._usable(entry.grant, time.time()):
+        if entry.grant is not None and self._usable(entry.grant, self._journal.now()):
             # It needs only the bucket, so another attempt can probe the API.
             self._destination.release(permit, (Stage.LOGIN, Stage.GRANT))
         return entry
@@ -116,7 +115,7 @@ class Dispatcher:
         if not self._destination.answered:
             self._destination.answered = True
             with suppress(JournalFull):
-                self._journal.save_fact("answered_at", time.time())
+                self._journal.save_fact("answered_at", self._journal.now())
         with self._destination.log_lock:
             ended = self._destination.record_answer(self._permit, stage)
             self._report(ended, None)
@@ -130,7 +129,7 @@ class Dispatcher:
         Return when the next attempt is due, and whether this one was charged: added to the failed
         attempts of the entry. Raises `JournalFull`.
         """
-        now, again = time.time(), entry.error == error.code
+        now, again = self._journal.now(), entry.error == error.code
         # Charged under the lock, before another thread can learn that the destination was the
         # cause, and undo the charge.
         with self._destination.log_lock:
@@ -178,7 +177,7 @@ class Dispatcher:
 
     def _record_outage(self, permit: AttemptPermit, error: DeliveryError) -> None:
         with self._destination.log_lock:
-            now = time.time()
+            now = self._journal.now()
             failure = self._destination.record_failure(permit, error, now, entry=0, again=False)
             self._report(failure.ended, failure.to_report)
 
@@ -207,7 +206,7 @@ class Dispatcher:
             fact = {**stages[0], "stages": stages} if stages else None
             self._journal.save_fact("destination", fact)
         for down in ended:
-            duration_s = time.time() - down.since
+            duration_s = self._journal.now() - down.since
             log.info("destination.up", stage=down.stage, duration_s=duration_s)
         if to_report is not None:
             log.error(

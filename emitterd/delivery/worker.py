@@ -97,7 +97,7 @@ class Worker:
                 if self._shutdown.draining or surplus():
                     return
                 heartbeat.record()
-                wait_s = self.step(time.time())
+                wait_s = self.step(self._journal.now())
                 if wait_s > 0:
                     self._wake_up.wait(count, min(wait_s, IDLE_S))
         finally:
@@ -208,7 +208,7 @@ class Worker:
                 heartbeat.record()
         # After the receipt is on disk: a crash here costs a probe, not a second upload.
         self._dispatcher.record_answer(Stage.BUCKET)
-        self._destination.record_delivery(time.time(), receipt.size_bytes)
+        self._destination.record_delivery(self._journal.now(), receipt.size_bytes)
         log.info(
             "file.delivered",
             path=entry.name,
@@ -235,7 +235,7 @@ class Worker:
             self._reject(entry, error)
             return
         if error.decision is Decision.WAIT:
-            due_at = time.time() + (error.retry_after_s or 0.0)
+            due_at = self._journal.now() + (error.retry_after_s or 0.0)
             self._journal.defer(entry, error, due_at, charge=False)
             return
         if error.decision is Decision.REFUSE:
@@ -257,7 +257,7 @@ class Worker:
     def _defer(self, entry: Entry, error: DeliveryError) -> None:
         """Put an entry off for a cause that does not concern the destination."""
         due_at = self._destination.backoff.due_at(
-            time.time(), entry.attempts + 1, error.retry_after_s
+            self._journal.now(), entry.attempts + 1, error.retry_after_s
         )
         self._journal.defer(entry, error, due_at, charge=True)
         self._log_deferred(entry, error, due_at)

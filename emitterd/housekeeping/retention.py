@@ -37,7 +37,7 @@ class Retention:
         if time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + EVERY_S
             try:
-                self.prune(self.counted_time(time.time()))
+                self.prune(self.counted_time(self._journal.now()))
             except JournalFull:
                 # Pruning can wait: while the disk is full it would free no space.
                 return

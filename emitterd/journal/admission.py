@@ -58,7 +58,7 @@ class Admit:
     def run(self, transaction: Transaction) -> list[Admitted]:
         """Make the change."""
         # Set by a rebuild that could not save everything.
-        rows = transaction.query(READ_FACT, ("rebuilt_at",))
+        rows = transaction.query(READ_FACT, ("", "rebuilt_at"))
         rebuilt_at = float(rows[0][0]) if rows else None
         return [_admit(transaction, self.queue, file, self.now, rebuilt_at) for file in self.files]
 

@@ -371,12 +371,16 @@ class Journal:
 
     def save_fact(self, name: str, value: object) -> None:
         """Save a JSON value under a name, in place of the former one."""
-        self._execute(statements.SAVE_FACT, name, json.dumps(value))
+        self._execute(statements.SAVE_FACT, self._owner(name), name, json.dumps(value))
 
     def read_fact(self, name: str) -> object:
         """Return a saved value, or None if there is none."""
-        rows = self.read(statements.READ_FACT, (name,))
+        rows = self.read(statements.READ_FACT, (self._owner(name), name))
         return json.loads(rows[0][0]) if rows else None
+
+    def _owner(self, fact: str) -> str:
+        host = self.store.host
+        return host.name if host is not None and fact in statements.HOST_FACTS else ""
 
     def expect(self, datasets: Collection[str]) -> None:
         """Save since when each of these datasets is expected; forget all others."""

@@ -107,6 +107,7 @@ class JournalReader:
         self.read = self._store.read
         self.snapshot = self._store.snapshot
         self.running = self._store.is_running
+        self.now = self._store.clock.now
 
     def __enter__(self) -> Self:
         return self

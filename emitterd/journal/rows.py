@@ -145,9 +145,14 @@ _LATEST_OF_MANY = f"""select path, max(id), state, disposal, bytes, mtime_ns, ct
     where path in ({", ".join("?" * ASKED)}) and forgotten_at is null
     group by path"""  # noqa: S608  no input
 
-READ_FACT = "select value from fact where name = ?"
-SAVE_FACT = """insert into fact (name, value) values (?, ?)
-    on conflict (name) do update set value = excluded.value"""
+READ_FACT = "select value from fact where host = ? and name = ?"
+"""The host is its name, or empty for a fact of all hosts."""
+
+SAVE_FACT = """insert into fact (host, name, value) values (?, ?, ?)
+    on conflict (host, name) do update set value = excluded.value"""
+
+HOST_FACTS = frozenset({"destination", "answered_at", "alarms", "not_sent"})
+"""The facts that each host has of its own: what only it can see."""
 
 SUPERSEDED = """exists (select 1 from entry later
     where later.path = entry.path and later.id > entry.id)"""

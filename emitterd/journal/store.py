@@ -93,6 +93,10 @@ class StoreReader(Protocol):
     """A database opened for reading only, perhaps while another process writes."""
 
     @property
+    def clock(self) -> Clock:
+        """The clock whose instants are stored."""
+
+    @property
     def sql(self) -> Dialect:
         """The words of SQL that differ."""
 

@@ -64,7 +64,7 @@ class HealthMonitor:
     def read(self) -> QueueReading:
         """Return what is known now. Raises `JournalError`."""
         with self._lock:
-            return self._read(time.time())
+            return self._read(self._journal.now())
 
     def health(self) -> Health:
         """Return all alarms. Raises `JournalError`."""
@@ -116,7 +116,8 @@ class HealthMonitor:
         limits, sweep_every_s = self._limits()
         alarms = queue_alarms(queue, outages, limits, now, running=True)
         facts = self._daemon_facts(sweep_every_s)
-        alarms += daemon_alarms(facts, now)
+        # Their instants are of this host's clock.
+        alarms += daemon_alarms(facts, time.time())
         eta_s = queue.eta_s(moving=not outages, sent=self._uploads.sent_share())
         not_sent = facts.not_sent.counts if facts.not_sent is not None else {}
         health, swept_at = judge(alarms), self._intake.swept_at

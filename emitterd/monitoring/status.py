@@ -192,7 +192,7 @@ def read_queue(read: Read, now: float) -> QueueStatus:
 
 def read_arrivals(read: Read) -> tuple[dict[str, Arrival], dict[str, float]]:
     """Return when files of each dataset last came, and since when each is expected."""
-    rows = read(READ_FACT, ("expected",))
+    rows = read(READ_FACT, ("", "expected"))
     expected_since = (json.loads(rows[0][0]) if rows else None) or {}
     return {dataset: Arrival(*at) for dataset, *at in read(_ARRIVALS, ())}, expected_since
 

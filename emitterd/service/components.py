@@ -5,7 +5,6 @@ arguments, and uses no components of another one.
 """
 
 import ssl
-import time
 from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -210,7 +209,7 @@ class Components:
         # All other failures may have ended since, and a retry does no harm.
         self.journal.save_fact("destination", None)
         self.journal.save_fact("answered_at", None)
-        failure = self._emission.lockout(time.time())
+        failure = self._emission.lockout(self.journal.now())
         if failure is None:
             # The credentials have changed: the entries that failed with the former ones are due.
             self.journal.make_due({Code.CREDENTIALS})
@@ -221,7 +220,7 @@ class Components:
 
     def _retry(self, codes: Collection[Code]) -> None:
         """Retry at once what failed with these codes: a reload may have removed the cause."""
-        if self.destination.probe_now(codes, time.time()):
+        if self.destination.probe_now(codes, self.journal.now()):
             # With a full journal the entries keep their due times.
             with suppress(JournalFull):
                 self.journal.make_due(codes)

@@ -144,7 +144,7 @@ class Daemon:
 
         It gives up after `wait_s` seconds without progress.
         """
-        began_at = time.time()
+        began_at = self._journal.now()
         # SIGHUP of a terminal that goes away is ignored.
         with Signals(hangup=True) as signals:
             ignore_lease_breaks()
@@ -163,7 +163,9 @@ class Daemon:
         code = 1 if left or interrupted or moved else 0
         if self._threads.failed and not moved:
             code = INTERNAL_ERROR
-        return OnceReport(code, files, size_bytes, time.time() - began_at, left, interrupted)
+        return OnceReport(
+            code, files, size_bytes, self._journal.now() - began_at, left, interrupted
+        )
 
     def _left(self, since: float) -> list[FileStatus]:
         """Return what is not delivered, or was although the server will drop it."""
@@ -352,7 +354,9 @@ class Daemon:
         moving = bool(counts[State.DELIVERING] and down is None)
         settle_s = components.config.spool.settle_s if settling else 0.0
         due_at = None if live or settling else self._journal.next_due_at()
-        return timeout.over(counts, moving=moving, settle_s=settle_s, down=down, due_at=due_at)
+        retry_at = down.probe_at if down is not None else due_at
+        retry_in_s = None if retry_at is None else retry_at - self._journal.now()
+        return timeout.over(counts, moving=moving, settle_s=settle_s, retry_in_s=retry_in_s)
 
     def _counts(self) -> dict[str, int]:
         counts = self._journal.counts()
@@ -367,7 +371,7 @@ class Daemon:
         oldest_at = reading.queue.oldest_waiting_at
         return status_line(
             reading.queue.counts,
-            None if oldest_at is None else time.time() - oldest_at,
+            None if oldest_at is None else self._journal.now() - oldest_at,
             self._components.destination.down,
             lost=self._components.spool.lost(),
             answered=self._components.destination.answered,
@@ -383,13 +387,7 @@ class _OnceTimeout:
     ended: int = -1
 
     def over(
-        self,
-        counts: dict[State, int],
-        *,
-        moving: bool,
-        settle_s: float,
-        down: OpenCircuit | None,
-        due_at: float | None,
+        self, counts: dict[State, int], *, moving: bool, settle_s: float, retry_in_s: float | None
     ) -> bool:
         now = time.monotonic()
         ended = sum(counts[state] for state in (State.DELIVERED, State.REJECTED, State.WITHDRAWN))
@@ -397,5 +395,4 @@ class _OnceTimeout:
             self.since, self.ended = now, ended
         left_s = self.since + self.wait_s + settle_s - now
         # A retry that is due after the timeout needs no wait.
-        next_at = down.probe_at if down is not None else due_at
-        return left_s <= 0 or (next_at is not None and next_at - time.time() > left_s)
+        return left_s <= 0 or (retry_in_s is not None and retry_in_s > left_s)

@@ -116,7 +116,7 @@ class ServerTracker:
             heartbeat.record()
             now, every_s = time.monotonic(), self._rule().poll_every_s
             self._forced = busy_since is not None and now - busy_since >= BUSY_ROUNDS * every_s
-            done = self.try_round(time.time())
+            done = self.try_round(self._journal.now())
             self._reader.close_thread()
             if self.ended:
                 return

@@ -136,7 +136,7 @@ class IngestionClient(ApiClient):
         if newest is not None and not newest.final and not self._is_abandoned(program, newest):
             raise _unfinished(program, newest)
         pid = newest.pid if newest is not None else 0
-        now = time.time()
+        now = self._session.now()
         fields = {"key": f"{program}/after-{pid}", "program": program, "pid": str(pid)}
         return Grant(f"{self._url}/{RequestKind.UPLOAD}", fields, now, now, self._url)
 

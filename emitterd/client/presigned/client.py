@@ -3,7 +3,6 @@
 Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 """
 
-import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
@@ -97,7 +96,7 @@ class PresignedClient(ApiClient):
             answer.body,
             api_url=self._url,
             insecure=self._insecure,
-            now=time.time(),
+            now=self._session.now(),
             served_at=http_date(answer.headers.get("date", "")),
         )
 

@@ -5,6 +5,7 @@ Commands like `status` import only this, without the daemon's libraries.
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.resources import files
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from emitterd.errors import JournalBusy, JournalDamaged, JournalError, JournalFull, JournalIOError
 from emitterd.journal.sqlite.state_folder import is_locked, refuse_lost, refuse_unusable
-from emitterd.journal.store import Dialect, Parameters, Row
+from emitterd.journal.store import Clock, Dialect, Parameters, Row
 from emitterd.permissions import as_root, current_user
 from emitterd.translation.text import Text
 
@@ -81,6 +82,14 @@ VERSION = 11
 
 BUSY_TIMEOUT_S = 10.0
 """How long SQLite waits for a lock of another program, such as a backup tool."""
+
+
+class SystemClock:
+    """The clock of this host."""
+
+    def now(self) -> float:
+        """Return the time in seconds since the epoch."""
+        return time.time()
 
 
 class SqliteDialect:
@@ -153,6 +162,7 @@ def open_nothing() -> sqlite3.Connection:
 class SqliteReader:
     """The file opened for reading only, or an empty journal in memory."""
 
+    clock: Clock = SystemClock()
     sql: Dialect = DIALECT
 
     def __init__(self, path: Path, *, absent: bool = False) -> None:

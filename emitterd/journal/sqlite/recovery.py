@@ -71,7 +71,7 @@ def _rebuild(journal: Path) -> RebuildReport:
 def _save_rebuild_time(fresh: SqliteStore) -> None:
     """Make admission hold files that are older than now and not known as delivered."""
     ((last,),) = fresh.read("select max(admitted_at) from entry")
-    fact = "rebuilt_at", json.dumps(max(fresh.clock.now(), last or 0.0))
+    fact = "", "rebuilt_at", json.dumps(max(fresh.clock.now(), last or 0.0))
     fresh.write(Execute(SAVE_FACT, [fact]))
 
 

@@ -52,7 +52,7 @@ def salvage(damaged: Path, fresh: SqliteStore) -> Salvaged:
             arrivals = connection.execute("select * from arrival").fetchall()
             fresh.write(Execute(_ARRIVAL, arrivals))
         with suppress(sqlite3.DatabaseError):
-            facts = connection.execute("select name, value from fact").fetchall()
+            facts = connection.execute("select '', name, value from fact").fetchall()
             fresh.write(Execute(SAVE_FACT, facts))
     return Salvaged(copied, of, whole=entries.intact and of in {None, copied})
 

@@ -147,9 +147,12 @@ create index action_path on action (path, id);
 create index action_at on action (at);
 
 -- What is kept beside the entries: the destination's trouble, a refused login.
+-- `host`: the name of the host that it is of, on a shared journal; empty if it is of all.
 create table fact (
-    name  text primary key,
-    value text not null
+    host  text not null default '',
+    name  text not null,
+    value text not null,
+    primary key (host, name)
 ) strict, without rowid;
 
 -- What the server made of delivered files: `tracked.id` is that of the entry, whose row it follows.

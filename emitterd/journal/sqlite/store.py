@@ -31,6 +31,7 @@ from emitterd.journal.sqlite.connection import (
     BUSY_TIMEOUT_S,
     DIALECT,
     VERSION,
+    SystemClock,
     check,
     closed_on_failure,
     identify,
@@ -74,14 +75,6 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class SystemClock:
-    """The clock of this host."""
-
-    def now(self) -> float:
-        """Return the time in seconds since the epoch."""
-        return time.time()
-
-
 class SqliteTransaction:
     """A `Transaction` on the connection that writes."""
 
@@ -106,6 +99,7 @@ class SqliteTransaction:
 class SqliteStore:
     """The journal's file, locked for this process. Thread-safe."""
 
+    clock: Clock = SystemClock()
     sql: Dialect = DIALECT
     host = None
     """No other host can share the file."""
@@ -118,7 +112,6 @@ class SqliteStore:
         there are signs of another journal.
         """
         self._path = path
-        self.clock: Clock = SystemClock()
         self._group = GroupCommit(self._commit)
         self._synced = True
         self._reading = threading.Lock()
@@ -330,14 +323,14 @@ class SqliteStore:
 
     def _note_busy(self, busy: JournalBusy) -> None:
         if self._busy_since is None:
-            self._busy_since = time.time()
+            self._busy_since = self.clock.now()
             log.error("journal.busy", error=busy.code, reason=str(busy), hint=busy.remedy)
             # Each wait holds up all callers, and none of them sees a stop meanwhile.
             self._writer.execute(f"pragma busy_timeout = {BUSY_AGAIN_MS}")
 
     def _end_busy(self) -> None:
         if self._busy_since is not None:
-            log.info("journal.recovered", duration_s=time.time() - self._busy_since)
+            log.info("journal.recovered", duration_s=self.clock.now() - self._busy_since)
             self._busy_since = None
             self._writer.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
 

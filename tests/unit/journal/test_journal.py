@@ -378,7 +378,7 @@ def test_facts(journal: Journal) -> None:
     """A fact is JSON under a name, and the last one holds."""
     journal.save_fact("destination", {"code": "E301"})
     journal.save_fact("destination", None)
-    assert journal.read("select * from fact") == [("destination", "null")]
+    assert journal.read("select * from fact") == [("", "destination", "null")]
 
 
 @pytest.mark.usefixtures("journal")

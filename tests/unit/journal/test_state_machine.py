@@ -4,6 +4,7 @@ import random
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -293,3 +294,22 @@ TestWalk.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+def test_a_late_answer_of_a_former_claim_changes_nothing(journal: Journal) -> None:
+    """A worker whose claim was taken back cannot end the claim of another one."""
+    former = take(journal)
+    journal.interrupt(former)
+    later = journal.claim(NOW)
+
+    assert later is not None
+    assert (later.id, later.token) == (former.id, former.token + 2)
+    for late in (
+        *(partial(verb, journal, former) for verb in verbs().values()),
+        partial(journal.pin, former, grant()),
+        partial(journal.drop_grant, former),
+        partial(journal.merge_unchanged, former, former.id, dispose=False),
+    ):
+        with pytest.raises(IllegalTransition):
+            late()
+    assert row(journal, later.id, "state, token, key") == (State.DELIVERING, later.token, None)

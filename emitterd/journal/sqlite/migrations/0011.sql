@@ -12,3 +12,12 @@ create table host (
     until_at real    not null,
     ended_at real
 ) strict;
+alter table fact rename to former_fact;
+create table fact (
+    host  text not null default '',
+    name  text not null,
+    value text not null,
+    primary key (host, name)
+) strict, without rowid;
+insert into fact (name, value) select name, value from former_fact;
+drop table former_fact;

@@ -31,7 +31,7 @@ from pathlib import Path
 from emitterd.journal.sqlite.store import SqliteStore
 from emitterd.journal.work import Execute
 database = SqliteStore(Path(sys.argv[1]))
-database.write(Execute("insert into fact values ('held', '1')"))
+database.write(Execute("insert into fact (name, value) values ('held', '1')"))
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -192,7 +192,7 @@ def test_reader_leaves_no_transaction_open(path: Path, database: SqliteStore) ->
 def test_reader_cannot_write(database: SqliteStore) -> None:
     """The connection that reads refuses to change anything."""
     with pytest.raises(JournalError, match="readonly"):
-        database.read("insert into fact values ('a', '1')")
+        database.read("insert into fact (name, value) values ('a', '1')")
 
 
 def test_second_process_is_refused_until_the_first_is_killed(path: Path) -> None:
@@ -297,6 +297,17 @@ def test_old_journal_gets_the_arrivals_of_its_datasets(path: Path) -> None:
         rows = upgraded.read("select dataset, admitted_at, delivered_at from arrival")
 
     assert rows == [("pat/periodic_exam_mst", 6.0, 8.0)]
+
+
+def test_old_facts_are_facts_of_all_hosts(path: Path) -> None:
+    """The upgrade keeps each fact; the name of no host is beside it."""
+    old(path, 10)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("insert into fact values ('protocol', '\"emission\"')")
+        connection.commit()
+    with open_journal(path) as journal:
+        assert journal.read_fact("protocol") == "emission"
+        assert journal.read("select host, name from fact") == [("", "protocol")]
 
 
 def test_reader_waits_for_the_upgrade(path: Path) -> None:
