@@ -6,13 +6,13 @@ page costs the same with a thousand rows and with a million. If these rows do no
 says up to where emitterd has searched.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from emitterd.journal.reader import RECORD_COLUMNS, record_of, rows_of
-from emitterd.journal.store import Read
+from emitterd.journal.rows import SUPERSEDED
+from emitterd.journal.store import Read, Row
 from emitterd.model import WAITING, State
 from emitterd.text import undisplay
 
@@ -128,12 +128,12 @@ class _Query:
         at, row_id = start or (None, None)
         values = {**self.parameters, "at": at, "id": row_id, "searched": SEARCHED, "limit": limit}
         # The inner limit bounds the rows that are visited, the outer one those that are returned.
-        matching = f"""select admitted_at, id from ({rows} limit :searched)
+        matching = f"""select admitted_at, id from ({rows} limit :searched) as visited
             where {self.matching} limit :limit"""  # noqa: S608  names are ours
         keys = [RowKey(*row) for row in read(matching, values)]
         if len(keys) == limit:
             return keys, None
-        last = f"select admitted_at, id from ({rows} limit 1 offset :searched - 1)"  # noqa: S608
+        last = f"select admitted_at, id from ({rows} limit 1 offset :searched - 1) as visited"  # noqa: S608
         return keys, next((RowKey(*row) for row in read(last, values)), None)
 
 
@@ -244,7 +244,7 @@ def _named(read: Read, query: _Query, text: str, beyond: RowKey) -> list[RowKey]
     begins = {begin for known in undisplay(text) for begin in (known, known.lower())}
     sql = f"""select admitted_at, id from (
             select admitted_at, id, state, flow, path from entry indexed by entry_path
-            where path >= :low and path < :high limit :named_max)
+            where path >= :low and path < :high limit :named_max) as named
         where {query.visited} and {query.matching} and (admitted_at, id) < (:at, :id)"""  # noqa: S608  names are ours
     at, row_id = beyond
     values = {**query.parameters, "at": at, "id": row_id, "named_max": NAMED_MAX}
@@ -282,7 +282,7 @@ _LATEST = """select admitted_at, id from entry indexed by entry_dataset
 
 _LATEST_DELIVERED = f"""select admitted_at, id from (
     select admitted_at, id, state from entry indexed by entry_dataset
-    where flow = ? order by admitted_at desc, id desc limit {RECENT})
+    where flow = ? order by admitted_at desc, id desc limit {RECENT}) as recent
     where state = 'delivered' limit 1"""  # noqa: S608  no input
 
 
@@ -316,16 +316,64 @@ class DayFiles(NamedTuple):
 
 DAY_MAX = 5
 
-_DAYS = f"""select (
-    select json_array(count(*), sum(state = 'delivered'), sum(state = 'rejected')) from (
-        select state from entry indexed by entry_dataset
-        where flow = :dataset and admitted_at >= json_extract(day.value, '$[0]')
-        and admitted_at < json_extract(day.value, '$[1]') and confirmation is not 'marked'
-        order by admitted_at desc limit {DAY_MAX}))
-    from json_each(:days) day order by day.key"""  # noqa: S608  no input
+_DAY = f"""select {{number}} as number, count(*), count(*) filter (where state = 'delivered'),
+    count(*) filter (where state = 'rejected') from (
+        select state from entry indexed by entry_dataset where flow = :dataset
+        and admitted_at >= :from_{{number}} and admitted_at < :to_{{number}}
+        and coalesce(confirmation, '') <> 'marked'
+        order by admitted_at desc limit {DAY_MAX}) as day_{{number}}"""  # noqa: S608  no input
 
 
 def files_by_day(read: Read, dataset: str, days: Sequence[tuple[float, float]]) -> list[DayFiles]:
     """Return what came on each day; `days`: when each begins and ends."""
-    rows = read(_DAYS, {"dataset": dataset, "days": json.dumps(days)})
-    return [DayFiles(*(number or 0 for number in json.loads(row[0]))) for row in rows]
+    sql = " union all ".join(_DAY.format(number=number) for number in range(len(days)))
+    values: dict[str, object] = {"dataset": dataset}
+    for number, (begins_at, ends_at) in enumerate(days):
+        values |= {f"from_{number}": begins_at, f"to_{number}": ends_at}
+    rows = read(f"{sql} order by number", values)
+    return [DayFiles(*numbers) for _, *numbers in rows]
+
+
+SHORT = 6
+"""Rows of a short list; the page says how many more there are."""
+
+SHORT_REJECTED = 20
+"""Rows of the rejected files: an operator must act on each."""
+
+LATEST_REJECTED = 500
+"""Current rejections are looked for among this many of the latest."""
+
+_SIDE = """(select json_object('state', state, 'rows', json(rows)) from tracked
+    where tracked.id = entry.id)"""
+
+
+def _short(state: State, at: str, order: str, condition: str = "") -> str:
+    return f"""select id, path, bytes, {at}, error, reason, findings, {_SIDE}, moved_to from entry
+        where state = '{state}' {condition} order by {order} limit {SHORT}"""  # noqa: S608  names are ours
+
+
+_SHORT_LISTS: Mapping[State, str] = {
+    State.QUEUED: _short(State.QUEUED, "admitted_at", "turn, rank, id"),
+    State.DEFERRED: _short(State.DEFERRED, "due_at", "due_at"),
+    State.HELD: _short(State.HELD, "changed_at", "changed_at desc"),
+    State.REJECTED: f"""
+        select id, path, bytes, changed_at, error, reason, findings, null, moved_to from (
+            select * from entry where state = 'rejected'
+            order by changed_at desc limit {LATEST_REJECTED}) as entry
+        where forgotten_at is null and not {SUPERSEDED}
+        limit {SHORT_REJECTED}""",  # noqa: S608  names are ours
+    # Without those that an operator has marked: nothing was sent.
+    State.DELIVERED: _short(
+        State.DELIVERED, "delivered_at", "delivered_at desc", "and delivered_at > 0"
+    ),
+}
+
+
+def short_lists(read: Read) -> dict[State, list[Row]]:
+    """Return some files of each state, for the overview. Call it in a snapshot.
+
+    A row has id, path, size in bytes, instant, error, reason, findings as JSON, what the server
+    made of it as JSON, and where the file was moved. The instant: when it was admitted, is due, was
+    delivered, rejected or held, depending on the list; seconds since the epoch.
+    """
+    return {state: read(sql, ()) for state, sql in _SHORT_LISTS.items()}

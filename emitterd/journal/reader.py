@@ -41,7 +41,7 @@ SORT_KEYS = {
     "size": "bytes",
     "time": LAST_CHANGE,
     "attempts": "attempts",
-    "error": "error",
+    "error": "coalesce(error, '')",
 }
 """By what entries can be sorted."""
 
@@ -143,8 +143,8 @@ class JournalReader:
     def named(self, name: bytes) -> list[bytes]:
         """Return the paths with this name in any folder."""
         tail = b"/" + name
-        sql = "select distinct path from entry where path = ? or substr(path, ?) = ?"
-        return [path for (path,) in self.read(sql, (name, -len(tail), tail))]
+        sql = "select distinct path from entry where path = ? or substr(path, length(path) - ?) = ?"
+        return [path for (path,) in self.read(sql, (name, len(tail) - 1, tail))]
 
     def latest_paths(self, limit: int) -> list[bytes]:
         """Return the paths of the latest entries."""
@@ -154,7 +154,7 @@ class JournalReader:
     def actions(self, path: bytes) -> list[dict[str, Any]]:
         """Return what operators did to a path, the latest first."""
         rows = self.read(
-            "select act, state, user, at from action where path = ? order by id desc", (path,)
+            'select act, state, "user", at from action where path = ? order by id desc', (path,)
         )
         return [
             {"act": act, "state": state, "user": user, "at": iso(at)}

@@ -139,11 +139,10 @@ PROBE_MAX = 5000
 ASKED = 500
 """Paths in one query: enough to make its fixed cost small for each."""
 
-# SQLite takes the columns without an aggregate from the row that has the `max`.
-_LATEST_OF_MANY = f"""select path, max(id), state, disposal, bytes, mtime_ns, ctime_ns
-    from entry
+_LATEST_OF_MANY = f"""select path, state, disposal, bytes, mtime_ns, ctime_ns from entry
     where path in ({", ".join("?" * ASKED)}) and forgotten_at is null
-    group by path"""  # noqa: S608  no input
+    and not exists (select 1 from entry later where later.path = entry.path
+        and later.id > entry.id and later.forgotten_at is null)"""  # noqa: S608  no input
 
 READ_FACT = "select value from fact where host = ? and name = ?"
 """The host is its name, or empty for a fact of all hosts."""
@@ -315,7 +314,7 @@ def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]
     asked = [*seen, *[None] * (ASKED - len(seen))]
     return {
         path
-        for path, _, state, disposal, *version in read(_LATEST_OF_MANY, asked)
+        for path, state, disposal, *version in read(_LATEST_OF_MANY, asked)
         if state != State.WITHDRAWN and disposal != "due" and tuple(version) == seen[path][2:]
     }
 

@@ -6,21 +6,11 @@ folder counts then. It is met by a delivery. Does no I/O. Instants: epoch second
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from emitterd.journal.numbers import Arrival
 from emitterd.text import iso
 from emitterd.units import format_duration
-
-
-class Arrival(NamedTuple):
-    """When a file of a dataset was last admitted, delivered, and processed; None: never.
-
-    `accepted_at`: when the server ended it, by its own clock; None without tracking.
-    """
-
-    admitted_at: float | None = None
-    delivered_at: float | None = None
-    accepted_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,91 +1,23 @@
 """The status of the queue: text of `status --check`, JSON of `status`, the forecast.
 
-Each query uses an index or the state counts, so that it costs the same at a million rows as at ten.
 Instants are seconds since the epoch.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from emitterd.codes import Code
 from emitterd.errors import Outage
+from emitterd.journal.numbers import AffectedFiles, Arrival, Recent, read_arrivals, read_numbers
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.rows import DROPPED, READ_FACT, SUPERSEDED
 from emitterd.journal.store import Read
 from emitterd.model import WAITING, State
 from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, files_wait
-from emitterd.monitoring.arrivals import Arrival
 from emitterd.text import iso, printable
-from emitterd.units import DAY_S
-
-RECENT = 200
-"""The forecast uses this many deliveries, so it follows a change of speed soon."""
-
-RECENT_S = 3600.0
-"""The forecast ignores older deliveries, so a quiet night does not lower the speed."""
-
-REJECTED_MAX = 1000
-"""Current rejections, and held files, are counted up to this number: each costs a look-up."""
-
-_REJECTED = f"""select count(*), min(changed_at), max(path) from (
-    select changed_at, path from entry where state = 'rejected' and forgotten_at is null
-    and not {SUPERSEDED} order by changed_at desc limit ?)"""  # noqa: S608  names are ours
-
-_UNCERTAIN = """select count(*), min(changed_at), max(path) from (
-    select changed_at, path from entry where state = 'held' and error = 'E107'
-    order by changed_at desc limit ?)"""
-
-_DROPPED = f"select count(*), min(delivered_at), max(path) from ({DROPPED})"  # noqa: S608
-
-_OF_TRACKED = f"""select count(*), min(at), max(path) from (
-    select coalesce(begun_at, delivered_at) as at, path from tracked
-    join entry on entry.id = tracked.id
-    where forgotten_at is null and not {SUPERSEDED} and tracked.state ="""  # noqa: S608  names are ours
-
-_STALLED = f"{_OF_TRACKED} 'stalled' limit ?)"
-
-# The server reads each dataset once a day. A file with findings gets another day.
-_NOT_TAKEN = f"""{_OF_TRACKED} 'waiting'
-    and seen_at - delivered_at > iif(findings is null, ?, ?) limit ?)"""
-
-_NOT_DISPOSED = f"""select count(*), min(delivered_at), max(path) from (
-    select * from entry where disposal = 'due' order by id limit {REJECTED_MAX})
-    where error = 'E211'"""  # noqa: S608  names are ours
-
-_RECENT = """select count(*), coalesce(sum(bytes), 0),
-    coalesce(max(delivered_at) - min(delivered_at - coalesce(duration_s, 0)), 0)
-    from (select delivered_at, duration_s, bytes from entry
-          where state = 'delivered' and delivered_at > ?
-          order by delivered_at desc limit ?)"""
-
-_OLDEST = """select min(admitted_at) from entry
-    where state in ('queued', 'delivering', 'deferred')"""
-
-_ARRIVALS = "select dataset, admitted_at, delivered_at, accepted_at from arrival"
-
-_LAST_DELIVERED = "select max(delivered_at) from entry where state = 'delivered'"
-
-
-class AffectedFiles(NamedTuple):
-    """The files with one problem: how many, since when, and one of them; None without any."""
-
-    files: int = 0
-    since: float | None = None
-    path: bytes | None = None
-
 
 _NONE = AffectedFiles()
-
-
-class Recent(NamedTuple):
-    """The recent deliveries: files, bytes, and the seconds from first to last."""
-
-    files: int
-    size_bytes: int
-    took_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,39 +94,31 @@ class QueueReading:
 
 def read_queue(read: Read, now: float) -> QueueStatus:
     """Return the status of the queue; `read` runs a query on the journal."""
-    facts = {name: json.loads(value) for name, value in read("select name, value from fact", ())}
-    tally = read("select state, entries, bytes from tally", ())
-    recent = Recent(*read(_RECENT, (now - RECENT_S, RECENT))[0])
+    numbers = read_numbers(read, now)
+    facts = numbers.facts
     arrivals, expected_since = read_arrivals(read)
     # An earlier version noted no stages; its process is gone.
     outages = (facts.get("destination") or {}).get("stages", [])
     return QueueStatus(
-        tally={State(state): (entries, size) for state, entries, size in tally},
-        oldest_waiting_at=read(_OLDEST, ())[0][0],
-        delivered_at=read(_LAST_DELIVERED, ())[0][0],
-        rejected=AffectedFiles(*read(_REJECTED, (REJECTED_MAX,))[0]),
-        recent=recent,
+        tally=numbers.tally,
+        oldest_waiting_at=numbers.oldest_waiting_at,
+        delivered_at=numbers.delivered_at,
+        rejected=numbers.rejected,
+        recent=numbers.recent,
         outages=tuple(Outage(**outage) for outage in outages),
         noted=tuple(Alarm(**alarm) for alarm in facts.get("alarms") or []),
         restored_at=facts.get("restored_at"),
         not_sent=facts.get("not_sent") or {},
-        dropped=AffectedFiles(*read(_DROPPED, ())[0]),
-        uncertain=AffectedFiles(*read(_UNCERTAIN, (REJECTED_MAX,))[0]),
+        dropped=numbers.dropped,
+        uncertain=numbers.uncertain,
         answered_at=facts.get("answered_at"),
         arrivals=arrivals,
         expected_since=expected_since,
-        tracked=dict(read("select state, files from tracked_tally", ())),
-        stalled=AffectedFiles(*read(_STALLED, (REJECTED_MAX,))[0]),
-        not_taken=AffectedFiles(*read(_NOT_TAKEN, (DAY_S, 2 * DAY_S, REJECTED_MAX))[0]),
-        not_disposed=AffectedFiles(*read(_NOT_DISPOSED, ())[0]),
+        tracked=numbers.tracked,
+        stalled=numbers.stalled,
+        not_taken=numbers.not_taken,
+        not_disposed=numbers.not_disposed,
     )
-
-
-def read_arrivals(read: Read) -> tuple[dict[str, Arrival], dict[str, float]]:
-    """Return when files of each dataset last came, and since when each is expected."""
-    rows = read(READ_FACT, ("", "expected"))
-    expected_since = (json.loads(rows[0][0]) if rows else None) or {}
-    return {dataset: Arrival(*at) for dataset, *at in read(_ARRIVALS, ())}, expected_since
 
 
 def eta_s(recent: Recent, files: float, size_bytes: int) -> float | None:

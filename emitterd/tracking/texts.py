@@ -47,7 +47,7 @@ def word(side: Mapping[str, Any] | None) -> str:
     """Return a short text for a table or a list; empty if the file is not tracked."""
     if side is None:
         return ""
-    dropped = side.get("rows", {}).get("dropped")
+    dropped = (side.get("rows") or {}).get("dropped")
     if side["state"] == ServerState.PROCESSED and dropped:
         return plural(
             "processed, {number} row dropped", "processed, {number} rows dropped", number=dropped

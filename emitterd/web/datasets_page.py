@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.journal.listing import DAY_MAX, DayFiles, LastFiles, files_by_day, last_files
+from emitterd.journal.numbers import read_arrivals
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import entries_by_state
 from emitterd.monitoring.arrivals import DatasetStatus, Expectation, all_datasets, expected_datasets
-from emitterd.monitoring.status import read_arrivals
 from emitterd.tracking.texts import word
 from emitterd.units import DAY_S, midnight
 from emitterd.web.http_server import Request, Response

@@ -21,8 +21,9 @@ from typing import Any
 
 from emitterd.datasets.findings import Severity
 from emitterd.delivery.circuit_breaker import OpenCircuit
+from emitterd.journal.listing import SHORT, SHORT_REJECTED, short_lists
+from emitterd.journal.numbers import delivered_between
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.rows import SUPERSEDED
 from emitterd.journal.store import Read, Row
 from emitterd.model import State
 from emitterd.monitoring import uploads
@@ -105,43 +106,6 @@ def last_minutes(slots: Sequence[int]) -> LastMinutes:
     )
 
 
-SHOWN = 6
-"""Rows of a list; the page says how many more there are."""
-
-SHOWN_REJECTED = 20
-"""Rows of the rejected files: an operator must act on each."""
-
-LATEST_REJECTED = 500
-"""The page looks for current rejections among this many of the latest."""
-
-
-_SIDE = """(select json_object('state', state, 'rows', json(coalesce(rows, '{}'))) from tracked
-    where tracked.id = entry.id)"""
-
-
-def _query(state: State, at: str, order: str, condition: str = "") -> str:
-    return f"""select id, path, bytes, {at}, error, reason, findings, {_SIDE}, moved_to from entry
-        where state = '{state}' {condition} order by {order} limit {SHOWN}"""  # noqa: S608  names are ours
-
-
-_LISTS: Mapping[State, str] = {
-    State.QUEUED: _query(State.QUEUED, "admitted_at", "turn, rank, id"),
-    State.DEFERRED: _query(State.DEFERRED, "due_at", "due_at"),
-    State.HELD: _query(State.HELD, "changed_at", "changed_at desc"),
-    State.REJECTED: f"""
-        select id, path, bytes, changed_at, error, reason, findings, null, moved_to from (
-            select * from entry where state = 'rejected'
-            order by changed_at desc limit {LATEST_REJECTED}) entry
-        where forgotten_at is null and not {SUPERSEDED}
-        limit {SHOWN_REJECTED}""",  # noqa: S608  names are ours
-    # Without those that an operator has marked: nothing was sent.
-    State.DELIVERED: _query(
-        State.DELIVERED, "delivered_at", "delivered_at desc", "and delivered_at > 0"
-    ),
-}
-"""The query of each list."""
-
-
 @dataclass(frozen=True, slots=True)
 class Item:
     """One version of a file in a list, printable.
@@ -170,7 +134,7 @@ class Item:
 
 def read_lists(read: Read) -> dict[State, list[Item]]:
     """Read the lists. Call it in a snapshot, so that no version is in two lists."""
-    return {state: [_item(row) for row in read(sql, ())] for state, sql in _LISTS.items()}
+    return {state: [_item(row) for row in rows] for state, rows in short_lists(read).items()}
 
 
 def _item(row: Row) -> Item:
@@ -188,10 +152,6 @@ def _item(row: Row) -> Item:
         server,
         display(moved_to) if moved_to else "",
     )
-
-
-_SUM = """select count(*), coalesce(sum(bytes), 0) from entry
-    where state = 'delivered' and delivered_at >= ? and delivered_at < ?"""
 
 
 class Throughput:
@@ -215,7 +175,7 @@ def _read_sums(read: Read, now: float) -> dict[int, tuple[int, int]]:
     last = int(now // SLOT_S)
     # One query a slot: a long one would keep the write-ahead log from shrinking.
     return {
-        slot: read(_SUM, (slot * SLOT_S, (slot + 1) * SLOT_S))[0]
+        slot: delivered_between(read, slot * SLOT_S, (slot + 1) * SLOT_S)
         for slot in range(last - SLOTS + 1, last + 1)
     }
 
@@ -283,8 +243,8 @@ class Overview:
             minutes=last_minutes(self.uploads.last_minutes(now)),
             eta_s=queue.eta_s(moving=outage is None, sent=self.uploads.sent_share()),
             outage=outage,
-            shown=SHOWN,
-            shown_rejected=SHOWN_REJECTED,
+            shown=SHORT,
+            shown_rejected=SHORT_REJECTED,
         )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from emitterd.codes import Code
 from emitterd.errors import Outage, Stage
+from emitterd.journal.numbers import AffectedFiles, Recent
 from emitterd.model import State
 from emitterd.monitoring.alarms import (
     WARNINGS,
@@ -21,7 +22,7 @@ from emitterd.monitoring.alarms import (
     queue_alarms,
     sweep_limit_s,
 )
-from emitterd.monitoring.status import AffectedFiles, QueueStatus, Recent
+from emitterd.monitoring.status import QueueStatus
 
 NOW = 1_800_000_000.0
 LIMITS = AlarmLimits(oldest_waiting_s=3600.0, no_success_s=1800.0)

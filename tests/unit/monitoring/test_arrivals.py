@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from emitterd.journal.journal import Journal
+from emitterd.journal.numbers import Arrival
 from emitterd.journal.opening import open_journal
 from emitterd.journal.sqlite.salvage import salvage
 from emitterd.journal.sqlite.store import SqliteStore
 from emitterd.model import ServerState
 from emitterd.monitoring.alarms import AlarmLevel, AlarmLimits, queue_alarms
-from emitterd.monitoring.arrivals import Arrival, Expectation, all_datasets, expected_datasets
+from emitterd.monitoring.arrivals import Expectation, all_datasets, expected_datasets
 from emitterd.monitoring.status import read_queue
 from emitterd.text import iso, local_time
 from support.journal import admission, deliver

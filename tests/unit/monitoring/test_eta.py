@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.journal.journal import Journal
+from emitterd.journal.numbers import RECENT, RECENT_S, Recent
 from emitterd.journal.work import Execute
-from emitterd.monitoring.status import RECENT, RECENT_S, Recent, eta_s, read_queue
+from emitterd.monitoring.status import eta_s, read_queue
 from emitterd.monitoring.uploads import UploadTracker
 from support.journal import deliver, entry, take
 

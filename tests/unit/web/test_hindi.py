@@ -14,6 +14,7 @@ from emitterd.datasets.findings import LOSSES, Loss, consequence
 from emitterd.errors import Outage, Stage
 from emitterd.intake.not_sent import NotSentSummary
 from emitterd.journal.journal import Journal
+from emitterd.journal.numbers import AffectedFiles, Recent
 from emitterd.journal.opening import start_remedy
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.work import Execute
@@ -30,7 +31,7 @@ from emitterd.monitoring.alarms import (
     stopped_alarm,
 )
 from emitterd.monitoring.arrivals import Expectation
-from emitterd.monitoring.status import AffectedFiles, QueueStatus, Recent
+from emitterd.monitoring.status import QueueStatus
 from emitterd.shutdown import Shutdown
 from emitterd.translation.languages import LANGUAGES
 from emitterd.web.http_server import Handler, Request

@@ -15,6 +15,7 @@ from emitterd.codes import Code
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Stage
 from emitterd.journal.journal import Journal
+from emitterd.journal.listing import SHORT
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.work import Execute
 from emitterd.model import ServerState, State
@@ -24,7 +25,7 @@ from emitterd.text import count, display, local_time, share
 from emitterd.translation.languages import ENGLISH, LANGUAGES
 from emitterd.translation.text import Text
 from emitterd.web import overview
-from emitterd.web.overview import SHOWN, Throughput, read_lists
+from emitterd.web.overview import Throughput, read_lists
 from emitterd.web.rendering import POLICY, STATIC, phrase, prose
 from support.journal import sqlite_reader
 from support.page import HOSTILE, Desk, admission
@@ -57,7 +58,7 @@ def test_a_fresh_installation_is_well(desk: Desk) -> None:
 
 def test_work_under_way_is_shown(desk: Desk) -> None:
     """The page shows what is sent, waits and was delivered, with sizes and the time left."""
-    for number in range(SHOWN + 5):
+    for number in range(SHORT + 5):
         desk.admit(b"sat/marks_%d.zip" % number, 1_000_000)
     desk.deliver()
     entry = desk.claim()
@@ -65,8 +66,8 @@ def test_work_under_way_is_shown(desk: Desk) -> None:
     desk.uploads.sent(250_000)
     document = desk.ask().document
 
-    assert re.search(rf"Being sent 1 \d+\S* \wi?B a second Waiting {SHOWN + 3} ", document.words)
-    assert f"{SHOWN + 3} files, the oldest since" in document.words
+    assert re.search(rf"Being sent 1 \d+\S* \wi?B a second Waiting {SHORT + 3} ", document.words)
+    assert f"{SHORT + 3} files, the oldest since" in document.words
     assert re.search(r"At the current speed all are delivered in \d+s\.", document.words)
     assert "244 KiB of 977 KiB" in document.words
     [bar] = document.all("progress")
@@ -104,8 +105,8 @@ def test_the_queue_is_shown_by_turn(desk: Desk) -> None:
     words = desk.ask().document.words
 
     upcoming = re.findall(r"sat/marks_\d\d\.zip|pat/exam\.zip", words)
-    due = [desk.claim().name for _ in range(SHOWN)]
-    assert upcoming[:SHOWN] == due
+    due = [desk.claim().name for _ in range(SHORT)]
+    assert upcoming[:SHORT] == due
 
 
 def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
