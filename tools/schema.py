@@ -57,6 +57,8 @@ _KINDS: dict[Callable[[Any], object], Schema] = {
     values.emission_url: _pattern("https?://[^/ ?#@]+(/[^ ?#]*)?"),
     values.public_url: _pattern("https://[^/ ?#@]+/?"),
     values.proxy: _pattern("http://[^ ?#]+"),
+    values.database_url: _pattern(values._DATABASE_URL.pattern),  # noqa: SLF001
+    values.host_name: _pattern(values._HOST_NAME.pattern),  # noqa: SLF001
     values.path: _PATH,
     values.command: {
         "anyOf": [

@@ -13,7 +13,7 @@ from typing import get_args
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from emitterd.client.timetable import DAY_MIN, TimeSpan, Timetable
-from emitterd.config.secrets import Secret
+from emitterd.config.secrets import DatabaseUrl, Secret
 from emitterd.datasets.catalogue import Version
 from emitterd.delivery.concurrency import MOST
 from emitterd.errors import ValueProblem
@@ -29,6 +29,14 @@ _RANGE_KEYS = {"from", "to", "limit"}
 _RANGE_EXAMPLE = 'write it like {from: "08:00", to: "18:00", limit: 2MiB/s}'
 
 _HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_SERVER = r"([^/?#@:,\[\] ]*|\[[0-9A-Fa-f:.%]+\])(:[0-9]*)?"
+_DATABASE_URL = re.compile(
+    rf"postgres(ql)?://([^/?#@: ]*(:[^/?#@ ]*)?@)?{_SERVER}(,{_SERVER})*(/[!-\"$->@-~]*)?"
+    r"(\?[!-\"$-~]*)?",
+    re.ASCII,
+)
+"""Source: section 34.1.1.2 of the manual of PostgreSQL 15."""
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 
 
@@ -109,6 +117,28 @@ def proxy(value: object) -> Secret:
     if parts.scheme != "http" or parts.path not in {"", "/"}:
         raise ValueProblem("must be an http:// URL without a path", "write it as http://host:port")
     return Secret(urlunsplit(parts).rstrip("/"))
+
+
+def database_url(value: object) -> DatabaseUrl:
+    """Read the URL of a PostgreSQL database, as libpq takes it; it may name several servers."""
+    url = _text(value)
+    if not _DATABASE_URL.fullmatch(url):
+        raise ValueProblem(
+            "is no URL of a PostgreSQL database",
+            "write it as postgresql://user@host/database; other characters as %40 for @",
+        )
+    return DatabaseUrl(url)
+
+
+def host_name(value: object) -> str:
+    """Read the name of a host that shares a journal."""
+    checked = _text(value)
+    if not _HOST_NAME.fullmatch(checked):
+        raise ValueProblem(
+            "must be a name of up to 63 letters, digits, dots, hyphens and underscores",
+            "write it as hub-1",
+        )
+    return checked
 
 
 def path(value: object) -> Path:

@@ -6,17 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emitterd.client.timetable import format_rate
-from emitterd.config.secrets import read_token
+from emitterd.config.secrets import read_secret, read_token
 from emitterd.config.sources import Problems
 from emitterd.datasets.catalogue import near
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.delivery.concurrency import MOST
 from emitterd.errors import ConfigError, ValueProblem
+from emitterd.journal.opening import check_library
 from emitterd.spool.selection import Selection
 from emitterd.text import shown
 
 if TYPE_CHECKING:
-    from emitterd.config.settings import Config, DeliverySettings, EmissionSettings, SpoolSettings
+    from emitterd.config.settings import (
+        Config,
+        DeliverySettings,
+        EmissionSettings,
+        JournalSettings,
+        SpoolSettings,
+    )
 
 LEAST_BYTES_S = 128
 """The least bandwidth per worker: a slice every 12 s. Servers end an upload that is silent for some
@@ -24,6 +31,7 @@ LEAST_BYTES_S = 128
 
 _BACKOFF = ("delivery.backoff_initial", "delivery.backoff_max")
 _CERT, _KEY = "emission.client_cert", "emission.client_key"
+_OF_DATABASE = ("journal.password_file", "journal.host", "journal.state_directory")
 _ROOT = "spool.directory"
 
 
@@ -35,16 +43,8 @@ def check_all(config: "Config", problems: Problems, *, awaits_folder: bool) -> N
     """
     _check_emission(config.emission, problems)
     _check_spool(config.spool, problems, awaits_folder=awaits_folder)
-    journal = config.journal.path
-    valid = problems.valid("journal.path", _ROOT)
-    # A producer of files could remove it there.
-    if valid and inside(journal, config.spool.directory) is not None:
-        problems.report(
-            "journal.path",
-            "is in the watched folder",
-            "name a place of its own, such as /var/lib/emitterd/journal.db",
-        )
-    for key, path in {"journal.path": journal, "log.file": config.log.file}.items():
+    _check_journal(config, problems)
+    for key, path in {"journal.path": config.journal.path, "log.file": config.log.file}.items():
         if path and problems.valid(key) and os.path.isdir(path):  # noqa: PTH112  the method raises
             problems.report(key, f"{shown(path)} is a folder", "name a file in it")
     _check_delivery(config.delivery, problems)
@@ -53,6 +53,34 @@ def check_all(config: "Config", problems: Problems, *, awaits_folder: bool) -> N
     if config.alerts.command is not None:
         problems.check("alerts.command", _check_program, Path(config.alerts.command[0]))
     _check_web(config, problems)
+
+
+def _check_journal(config: "Config", problems: Problems) -> None:
+    journal = config.journal
+    places = {"journal.path": journal.path, "journal.state_directory": journal.state_directory}
+    for key, place in places.items():
+        # A producer of files could remove it there.
+        if place and problems.valid(key, _ROOT) and inside(place, config.spool.directory):
+            remedy = "name a place of its own, such as /var/lib/emitterd/journal.db"
+            problems.report(key, "is in the watched folder", remedy)
+    if problems.given("journal.url"):
+        _check_database(journal, problems)
+        return
+    for key in filter(problems.given, _OF_DATABASE):
+        problems.report(key, "is given without url", "add url, or remove it")
+
+
+def _check_database(journal: "JournalSettings", problems: Problems) -> None:
+    if problems.given("journal.path"):
+        remedy = "keep path for one host, or url for several"
+        problems.report("journal.path", "is given besides url", remedy)
+    if journal.url is not None:
+        problems.check("journal.url", check_library)
+    if journal.password_file is not None:
+        if journal.url is not None and journal.url.has_password:
+            message = "is given besides a password in url"
+            problems.report("journal.password_file", message, "remove the password from url")
+        problems.check("journal.password_file", read_secret, journal.password_file)
 
 
 def _check_web(config: "Config", problems: Problems) -> None:

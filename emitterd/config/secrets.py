@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from emitterd.config.sources import Problems, variable
 from emitterd.errors import ValueProblem
+from emitterd.text import MASK
 from emitterd.yaml_reader import read_text
 
 if TYPE_CHECKING:
-    from emitterd.config.settings import EmissionSettings
+    from emitterd.config.settings import EmissionSettings, JournalSettings
 
 # Python decodes a byte that is not UTF-8 to a lone surrogate.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -26,6 +27,9 @@ _TOKEN_MIN = 16
 _URLS_MAX = 10
 """Each URL may be sent to at once, by a process of some 45 MiB; the unit allows 1 GiB."""
 
+_URL_PASSWORD = re.compile(r"(//[^/?#@:]*:)[^/?#@]+@")
+_QUERY_PASSWORD = re.compile(r"(?i)([?&](?:ssl)?password=)[^&]+")
+"""The parameters of libpq that are secrets."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}(?=://)")
 
 
@@ -42,16 +46,34 @@ class Secret:
         return self._text
 
     def __str__(self) -> str:
-        return "********"
+        return MASK
 
     def __repr__(self) -> str:
-        return "Secret('********')"
+        return f"Secret('{MASK}')"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self._text == other._text
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+
+class DatabaseUrl(Secret):
+    """The URL of a PostgreSQL database. Every text shows it without the password in it."""
+
+    __slots__ = ()
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the URL holds a password."""
+        return str(self) != self._text
+
+    def __str__(self) -> str:
+        text = _URL_PASSWORD.sub(rf"\1{MASK}@", self._text)
+        return _QUERY_PASSWORD.sub(rf"\1{MASK}", text)
+
+    def __repr__(self) -> str:
+        return f"DatabaseUrl({str(self)!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +98,7 @@ class SecretReader:
     """
 
     emission: "EmissionSettings"
+    journal: "JournalSettings"
     problems: Problems
     environ: Mapping[str, str]
     private: bool
@@ -83,8 +106,7 @@ class SecretReader:
     def read(self) -> tuple[Secret | None, Secret | None]:
         """Return the password or the API key; two None if a problem is reported."""
         emission, problems = self.emission, self.problems
-        if emission.proxy and "@" in emission.proxy.reveal():
-            self._refuse_public("emission.proxy")
+        self._check_urls()
         by_password, by_key = self._keys("password"), self._keys("api_key")
         if problems.given("emission.username"):
             by_password.insert(0, "emission.username")
@@ -113,6 +135,13 @@ class SecretReader:
                 "give the user name that the password belongs to",
             )
         return self._resolve("password"), None
+
+    def _check_urls(self) -> None:
+        proxy, database = self.emission.proxy, self.journal.url
+        if proxy and "@" in proxy.reveal():
+            self._refuse_public("emission.proxy")
+        if database and database.has_password:
+            self._refuse_public("journal.url")
 
     def _optional_token(self, by_password: list[str], by_key: list[str]) -> Secret | None:
         """Return the token for a gateway in front of cQube 5, which itself needs no secret."""
@@ -178,7 +207,8 @@ class SecretReader:
         """Report a secret that is in a configuration file that others may read."""
         if self.problems.in_file(key) and not self.private:
             section, name = key.split(".")
-            others = "" if name == "proxy" else f", or use {name}_file"
+            files = {"proxy": "", "url": ", or use password_file"}
+            others = files.get(name, f", or use {name}_file")
             self.problems.report(
                 key,
                 "holds a secret, and others may read this file",

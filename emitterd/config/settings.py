@@ -4,6 +4,7 @@ Each section of the file is a class. A field declares how its value is read. Att
 their unit (`settle_s` in seconds, `minimum_speed_bytes`); keys do not (`settle: 5s`).
 """
 
+import platform
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any, Literal
 
 from emitterd.client.timetable import Timetable
 from emitterd.config import fields as values
-from emitterd.config.secrets import NotifyUrl, Secret, SecretReader, read_notify_urls
+from emitterd.config.secrets import DatabaseUrl, NotifyUrl, Secret, SecretReader, read_notify_urls
 from emitterd.config.sources import Problems, read_file, variable
 from emitterd.errors import ConfigError
+from emitterd.journal.opening import JournalLocation
 from emitterd.model import WireProtocol
 from emitterd.monitoring.alarms import AlarmLimits
 from emitterd.monitoring.arrivals import Expectation
@@ -26,6 +28,10 @@ _ALTERNATIVES = [
     frozenset({f"emission.{name}", f"emission.{name}_file", f"emission.{name}_env"})
     for name in ("password", "api_key")
 ]
+_ALTERNATIVES.append(frozenset({"journal.path", "journal.url"}))
+STATE_DIRECTORY = Path("/var/lib/emitterd")
+"""What the systemd unit makes."""
+
 Completing = Literal["auto", "quiet"]
 Watching = Literal["auto", "inotify", "polling"]
 Inspecting = Literal["off", "warn", "enforce"]
@@ -111,10 +117,26 @@ class SpoolSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalSettings:
-    """The journal: its path, and how long it keeps entries that have ended."""
+    """The journal: where it is, and how long it keeps entries that have ended.
+
+    A file at `path`, or the database at `url`, which several hosts can share.
+    """
 
     path: Path = _key(values.path, Path("/var/lib/emitterd/journal.db"))
+    url: DatabaseUrl | None = _key(values.database_url, None)
+    password_file: Path | None = _key(values.path, None)
+    host: str | None = _key(values.host_name, None)
+    state_directory: Path | None = _key(values.path, None)
     retain_s: float = _key(values.duration, 400 * 86400.0)
+
+    @property
+    def location(self) -> JournalLocation:
+        """Where the journal is, with the password of `url` in the clear."""
+        if self.url is None:
+            return JournalLocation(self.path)
+        folder = self.state_directory or STATE_DIRECTORY
+        host = self.host or platform.node()
+        return JournalLocation(folder / "journal", self.url.reveal(), self.password_file, host)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +262,7 @@ def load(path: Path, environ: Mapping[str, str], *, awaits_folder: bool = False)
 
     config, problems, private = _read(path, environ, SECTIONS)
     rules.check_all(config, problems, awaits_folder=awaits_folder)
-    reader = SecretReader(config.emission, problems, environ, private=private)
+    reader = SecretReader(config.emission, config.journal, problems, environ, private=private)
     password, api_key = reader.read()
     urls = problems.check(
         "alerts.notify_file", read_notify_urls, config.alerts.notify_file, environ

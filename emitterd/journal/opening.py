@@ -3,9 +3,12 @@
 Commands like `status` import it, so what the daemon needs is imported where it is used.
 """
 
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emitterd.errors import ValueProblem
 from emitterd.journal.sqlite.connection import SqliteReader, find_problem, start_remedy
 from emitterd.journal.sqlite.state_folder import act_as_owner, is_locked
 from emitterd.journal.store import StoreReader
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMER_SERVER",
+    "JournalLocation",
     "act_as_owner",
+    "check_library",
     "find_problem",
     "is_running",
     "open_journal",
@@ -30,6 +35,30 @@ FORMER_SERVER = (
     " emission.url too, `emitterd forget --state delivered` all files of the folder"
 )
 """The remedy where files were delivered to the server of a former configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalLocation:
+    """Where a journal is: in a file at `path`, or in the PostgreSQL database at `url`.
+
+    `url` may hold a password. With a `url`, `path` names no file; in its folder is what only this
+    host needs, such as its control socket. `host` is the name of this host among those that share
+    the database.
+    """
+
+    path: Path
+    url: str = field(default="", repr=False)
+    password_file: Path | None = None
+    host: str = ""
+
+
+def check_library() -> None:
+    """Raise `ValueProblem` if what `journal.url` needs is not installed."""
+    if find_spec("psycopg") is None:
+        raise ValueProblem(
+            "needs the library psycopg, which is not installed",
+            "run: pip install 'emitterd[postgresql]', or on Debian: apt install python3-psycopg",
+        )
 
 
 def open_journal(path: Path, backoff_max_s: float = 600.0) -> "Journal":

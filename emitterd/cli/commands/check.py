@@ -17,6 +17,7 @@ from emitterd.cli.setup.as_service import run_as_service
 from emitterd.cli.tables import print_pairs
 from emitterd.cli.terminal import COLOURS, print_text
 from emitterd.client.timetable import format_rate
+from emitterd.config.secrets import DatabaseUrl
 from emitterd.config.settings import Config, describe, load
 from emitterd.config.sources import find
 from emitterd.datasets.inspection import load_inspector
@@ -193,6 +194,9 @@ def _watch(config: Config) -> Iterator[Diagnosis]:
 
 
 def _journal(config: Config) -> Iterator[Diagnosis]:
+    if config.journal.url is not None:
+        yield from _database(config.journal.url)
+        return
     path = config.journal.path
     folder = _existing(path.parent)
     kind = file_system(path.parent)
@@ -231,6 +235,17 @@ def _journal(config: Config) -> Iterator[Diagnosis]:
     if former:
         message = f"{count(former, 'file')} delivered to a former server only"
         yield Diagnosis("warning", "emission.url", message, FORMER_SERVER)
+
+
+def _database(url: DatabaseUrl) -> Iterator[Diagnosis]:
+    if url.has_password:
+        # Programs that show a configuration, and backups of it, would show the password.
+        yield Diagnosis(
+            "warning",
+            "journal.url",
+            f"{url} holds the password",
+            "put it into a file of mode 0640, and name that in journal.password_file",
+        )
 
 
 def _output_folders(config: Config) -> Iterator[Diagnosis]:
