@@ -14,7 +14,11 @@ EVENT = re.compile(
     r"(daemon|file|path|destination|auth|watch|sweep|journal|log|web|operator|alert|tracking)\.[a-z_]+"
 )
 NO_EVENTS = {
+    "journal.host",
+    "journal.password_file",
     "journal.path",
+    "journal.state_directory",
+    "journal.url",
     "journal.db",
     "file.zip",
     "log.file",

@@ -109,7 +109,7 @@ def diagnoses(config: Config) -> list[Diagnosis]:
         *_tls(config),
         *_folder(config),
         *_watch(config),
-        *_journal(config),
+        *(_database(config.journal.url) if config.journal.url else _journal(config)),
         *_output_folders(config),
         *_bandwidth(config, time.time()),
         *_metrics(config),
@@ -194,9 +194,6 @@ def _watch(config: Config) -> Iterator[Diagnosis]:
 
 
 def _journal(config: Config) -> Iterator[Diagnosis]:
-    if config.journal.url is not None:
-        yield from _database(config.journal.url)
-        return
     path = config.journal.path
     folder = _existing(path.parent)
     kind = file_system(path.parent)

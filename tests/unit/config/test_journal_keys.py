@@ -1,5 +1,6 @@
 """The keys of a journal that hosts share: what they take, and that no text shows a secret."""
 
+import platform
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_where_the_journal_is() -> None:
 
     assert JournalSettings(path=Path("/srv/j.db")).location == JournalLocation(Path("/srv/j.db"))
     assert (by_url.url, by_url.path.parent) == (URL, Path("/var/lib/emitterd"))
-    assert by_url.host == config.platform.node()
+    assert by_url.host == platform.node()
     assert (named.host, named.path.parent) == ("hub-1", Path("/srv/state"))
 
 
