@@ -336,8 +336,8 @@ def load_as_owner(config: Path | None, *sections: str) -> "Config":
     from emitterd.journal.opening import act_as_owner
 
     settings = load_part(find(config, os.environ), os.environ, *sections)
-    act_as_owner(settings.journal.path)
-    folder = settings.journal.path.parent
+    act_as_owner(settings.journal.location.path)
+    folder = settings.journal.location.path.parent
     try:
         absent = not folder.exists()
     except PermissionError:
@@ -371,7 +371,7 @@ def open_sources_of(settings: "Config") -> Iterator[tuple["FileStatusReader", "J
     spool.trusts_leases = rule.completion == "auto"
     programs = settings.emission.takes_programs
     catalogue = cache(partial(load_catalogue, rule.catalogue_file, programs=programs))
-    with JournalReader(settings.journal.path, absent=True) as reader:
+    with JournalReader(settings.journal.location, absent=True) as reader:
         yield (FileStatusReader(spool, selection, reader.latest, rule.settle_s, catalogue), reader)
 
 

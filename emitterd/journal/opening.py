@@ -24,6 +24,7 @@ __all__ = [
     "check_library",
     "find_problem",
     "is_running",
+    "located",
     "open_journal",
     "open_reader",
     "rebuild",
@@ -61,16 +62,16 @@ def check_library() -> None:
         )
 
 
-def open_journal(path: Path, backoff_max_s: float = 600.0) -> "Journal":
+def open_journal(place: JournalLocation | Path, backoff_max_s: float = 600.0) -> "Journal":
     """Open or create the journal, and put back into the queue what a dead process had claimed.
 
-    `backoff_max_s`: see `Journal.apply_settings`. Raises `JournalLocked` if another process has
-    it, and other `JournalError`s.
+    `place`: a path alone is that of a file. `backoff_max_s`: see `Journal.apply_settings`. Raises
+    `JournalLocked` if another process has it, and other `JournalError`s.
     """
     from emitterd.journal.journal import Journal
     from emitterd.journal.sqlite.store import SqliteStore
 
-    store = SqliteStore(path)
+    store = SqliteStore(located(place).path)
     try:
         return Journal(store, backoff_max_s)
     except BaseException:
@@ -78,17 +79,22 @@ def open_journal(path: Path, backoff_max_s: float = 600.0) -> "Journal":
         raise
 
 
-def open_reader(path: Path, *, absent: bool = False) -> StoreReader:
+def open_reader(place: JournalLocation | Path, *, absent: bool = False) -> StoreReader:
     """Open the journal for reading only. Raises `JournalError` if that fails.
 
-    `absent`: a missing file counts as an empty journal.
+    `place`: a path alone is that of a file. `absent`: a missing file counts as an empty journal.
     """
-    return SqliteReader(path, absent=absent)
+    return SqliteReader(located(place).path, absent=absent)
 
 
-def is_running(path: Path) -> bool:
-    """Tell whether a daemon, or a command that writes, holds the journal."""
-    return is_locked(path)
+def is_running(location: JournalLocation) -> bool:
+    """Tell whether a daemon, or a command that writes, holds the journal on this host."""
+    return is_locked(location.path)
+
+
+def located(place: JournalLocation | Path) -> JournalLocation:
+    """Return a location; a path alone is that of a file."""
+    return JournalLocation(place) if isinstance(place, Path) else place
 
 
 def rebuild(path: Path) -> "RebuildReport | None":

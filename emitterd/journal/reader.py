@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from emitterd.journal.opening import open_reader
+from emitterd.journal.opening import JournalLocation, located, open_reader
 from emitterd.journal.rows import Known, former_deliveries, latest
 from emitterd.journal.store import Read, Row
 from emitterd.model import State
@@ -97,13 +97,15 @@ class EntryQuery:
 class JournalReader:
     """The journal, opened for reading."""
 
-    def __init__(self, path: Path, *, absent: bool = False) -> None:
+    def __init__(self, place: JournalLocation | Path, *, absent: bool = False) -> None:
         """Open the journal. Raises `JournalError` if that fails.
 
-        `absent`: a missing file counts as an empty journal.
+        `place`: a path alone is that of a file. `absent`: a missing file counts as an empty
+        journal.
         """
-        self.path = path
-        self._store = open_reader(path, absent=absent)
+        self.location = located(place)
+        self._store = open_reader(place, absent=absent)
+        self.now = self._store.clock.now
         self.read = self._store.read
         self.snapshot = self._store.snapshot
         self.running = self._store.is_running

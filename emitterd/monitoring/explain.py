@@ -252,7 +252,7 @@ def _context(status: FileStatus, reader: JournalReader) -> list[str]:
             )
         )
     if not record["running"]:
-        lines.append(Text("no daemon runs: {remedy}", remedy=start_remedy(reader.path)))
+        lines.append(Text("no daemon runs: {remedy}", remedy=start_remedy(reader.location.path)))
     return lines
 
 

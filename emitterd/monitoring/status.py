@@ -3,7 +3,6 @@
 Instants are seconds since the epoch.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -199,7 +198,7 @@ def status_record(reader: JournalReader, sent: tuple[float, int] = (0.0, 0)) -> 
 
 def queue_status(reader: JournalReader) -> QueueStatus:
     """Return the status of the queue now."""
-    return read_queue(reader.read, time.time())
+    return read_queue(reader.read, reader.now())
 
 
 def _destination(outages: Sequence[Outage], answered_at: float | None) -> dict[str, Any]:

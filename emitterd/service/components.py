@@ -84,7 +84,7 @@ class Components:
         self.spool.trusts_leases = config.spool.completion == "auto"
         self.http_client = open_http_client(config, self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
-        self.journal = open_journal(config.journal.path, config.delivery.backoff_max_s)
+        self.journal = open_journal(config.journal.location, config.delivery.backoff_max_s)
         self.former_deliveries = self.journal.deliver_to(config.emission.url)
         """How many files were delivered to the server of a former configuration only."""
         self.metrics = None if config.web.listen is None else self._count_results()
@@ -270,7 +270,7 @@ def open_http_server(components: Components, apply: "Apply") -> "HttpServer | No
     address = Address(settings.listen.local, settings.public_url, settings.client_address_header)
     health, destination = components.health, components.destination
     sources = Sources(
-        journal=components.config.journal.path,
+        journal=components.config.journal.location,
         uploads=components.uploads,
         status_reader=components.status_reader,
         datasets=components.datasets,

@@ -197,7 +197,9 @@ class Daemon:
                 "journal.former_server", count=components.former_deliveries, hint=FORMER_SERVER
             )
         if self._journal.store.restored:
-            log.warning("journal.restored", path=str(components.config.journal.path), hint=RESTORED)
+            log.warning(
+                "journal.restored", path=str(components.config.journal.location.path), hint=RESTORED
+            )
         if not components.spool.claim():
             log.warning(
                 "watch.shared",
@@ -220,7 +222,7 @@ class Daemon:
         self._resize_workers()
 
     def _start_control_server(self) -> None:
-        journal = self._components.config.journal.path
+        journal = self._components.config.journal.location.path
         try:
             server = ControlServer(journal, self._apply, self._shutdown, self._answer)
         except OSError as error:
@@ -303,7 +305,7 @@ class Daemon:
         if question == "notify-test":
             yield from self._try_channels()
             return
-        with JournalReader(components.config.journal.path) as reader:
+        with JournalReader(components.config.journal.location) as reader:
             status_reader = components.status_reader(reader.latest)
             if question == "sent":
                 files, size_bytes = components.uploads.sent_share()

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
@@ -16,6 +15,7 @@ from emitterd.datasets.inspection import Inspector
 from emitterd.errors import FileError
 from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState, Latest
 from emitterd.intake.marking import read_marked
+from emitterd.journal.opening import JournalLocation
 from emitterd.journal.operations import (
     VERBS,
     MarkedFile,
@@ -95,7 +95,7 @@ class Actions:
     `server` returns the emission API that has what is marked as delivered.
     """
 
-    journal: Path
+    journal: JournalLocation
     status_reader: Callable[[Latest], FileStatusReader]
     inspector: Callable[[], Inspector]
     server: Callable[[], str]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from emitterd.journal.listing import DAY_MAX, DayFiles, LastFiles, files_by_day, last_files
 from emitterd.journal.numbers import read_arrivals
+from emitterd.journal.opening import JournalLocation
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import entries_by_state
 from emitterd.monitoring.arrivals import DatasetStatus, Expectation, all_datasets, expected_datasets
@@ -105,7 +105,7 @@ class DatasetsPage:
     `titles`: the datasets of the catalogue in order.
     """
 
-    journal: Path
+    journal: JournalLocation
     titles: Callable[[], Sequence[str]]
     expectations: Callable[[], Sequence[Expectation]]
     _lock: threading.Lock = field(default_factory=threading.Lock)

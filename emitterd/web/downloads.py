@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import chain, islice
-from pathlib import Path
 from threading import Semaphore
 from typing import Any
 from weakref import finalize
 
 from emitterd.journal.listing import BATCH, all_files
+from emitterd.journal.opening import JournalLocation
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import entries_by_state
 from emitterd.journal.store import Row
@@ -39,7 +39,7 @@ _Records = Iterable[Mapping[str, Any]]
 class Downloads:
     """The handlers. Thread-safe: each batch opens the journal for itself."""
 
-    journal: Path
+    journal: JournalLocation
     _free: Semaphore = field(default_factory=lambda: Semaphore(AT_ONCE))
 
     def files_csv(self, request: Request) -> Response:

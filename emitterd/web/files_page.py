@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,6 +21,7 @@ from emitterd.journal.listing import (
     arrived_datasets,
     list_files,
 )
+from emitterd.journal.opening import JournalLocation
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import entries_by_state
 from emitterd.model import WAITING, State
@@ -179,7 +179,7 @@ class SkippedReader:
 class FilesPage:
     """The handlers. Thread-safe: each response opens the journal for itself."""
 
-    journal: Path
+    journal: JournalLocation
     status_reader: Callable[[Latest], FileStatusReader]
     note: Callable[[bytes, str, State | FolderState], str]
     """Returns what the page adds about a file, such as that it is being read: `Actions.note`."""

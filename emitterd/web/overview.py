@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from emitterd.datasets.findings import Severity
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.journal.listing import SHORT, SHORT_REJECTED, short_lists
 from emitterd.journal.numbers import delivered_between
+from emitterd.journal.opening import JournalLocation
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.store import Read, Row
 from emitterd.model import State
@@ -184,7 +184,7 @@ def _read_sums(read: Read, now: float) -> dict[int, tuple[int, int]]:
 class Overview:
     """The handlers of the overview. Thread-safe: each response opens the journal for itself."""
 
-    journal: Path
+    journal: JournalLocation
     uploads: UploadTracker
     health: Callable[[], Health]
     outage: Callable[[], OpenCircuit | None]

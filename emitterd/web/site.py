@@ -8,13 +8,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from pathlib import Path
 from typing import cast
 
 from emitterd.datasets.inspection import Inspector
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import JournalError
 from emitterd.intake.file_status import FileStatusReader, Latest
+from emitterd.journal.opening import JournalLocation
 from emitterd.monitoring.alarms import AlarmLevel, Health
 from emitterd.monitoring.arrivals import Expectation
 from emitterd.monitoring.status import health_record
@@ -44,7 +44,7 @@ class Sources:
     reach the page. `apply`: applies an operation, as for the command line.
     """
 
-    journal: Path
+    journal: JournalLocation
     uploads: UploadTracker
     status_reader: Callable[[Latest], FileStatusReader]
     datasets: Callable[[], Sequence[str]]

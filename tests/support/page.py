@@ -20,6 +20,7 @@ from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Decision, DeliveryError
 from emitterd.intake.file_status import FileStatusReader
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import JournalLocation
 from emitterd.journal.operations import Operations
 from emitterd.journal.rows import Admission, Known
 from emitterd.journal.work import Execute
@@ -73,7 +74,7 @@ class Desk:
     def __post_init__(self) -> None:
         operations = Operations(self.journal.store, Shutdown())
         sources = Sources(
-            journal=self.place,
+            journal=JournalLocation(self.place),
             uploads=self.uploads,
             status_reader=self.status_reader,
             datasets=lambda: [dataset.title for dataset in load_catalogue().datasets],

@@ -47,7 +47,7 @@ def check(config: Path | None, *, online: bool, verbose: bool, as_json: bool) ->
         return code
     try:
         settings = load(path, os.environ)
-        act_as_owner(settings.journal.path)
+        act_as_owner(settings.journal.location.path)
         load_inspector(settings.spool, programs=settings.emission.takes_programs)
     except ConfigError as error:
         if not as_json:
@@ -279,7 +279,7 @@ def _metrics(config: Config) -> Iterator[Diagnosis]:
     listen = config.web.listen
     if listen is None:
         return
-    if is_running(config.journal.path):
+    if is_running(config.journal.location):
         yield Diagnosis("ok", "web.listen", f"{listen}, if the daemon has it")
         return
     try:

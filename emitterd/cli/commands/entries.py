@@ -84,7 +84,7 @@ def list_skipped(
         if status_reader.spool.lost():
             raise click.ClickException(f"E105 the watched folder {folder} is not there")
         # The daemon may read less, or more, than this user.
-        records = ask(reader.path, "skipped")
+        records = ask(reader.location.path, "skipped")
         if records is None:
             records = (status.record() for status in skipped(status_reader))
         if matches := _matcher(patterns, status_reader.spool.root):
@@ -158,7 +158,7 @@ def _open_journal(
     config: Path | None, query: EntryQuery, patterns: Sequence[str]
 ) -> Iterator[tuple[JournalReader, EntryQuery]]:
     settings = load_as_owner(config, "journal", "spool.directory")
-    with JournalReader(settings.journal.path) as reader:
+    with JournalReader(settings.journal.location) as reader:
         yield reader, replace(query, matches=_matcher(patterns, settings.spool.directory))
 
 

@@ -63,7 +63,7 @@ def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
 
 def _explain(status_reader: FileStatusReader, reader: JournalReader, path: bytes) -> Explanation:
     # The daemon may read less, or more, than this user.
-    answer = ask_once(reader.path, "explain", path)
+    answer = ask_once(reader.location.path, "explain", path)
     return explain(status_reader, reader, path) if answer is None else Explanation.of(answer)
 
 

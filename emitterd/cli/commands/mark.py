@@ -50,7 +50,7 @@ def mark_delivered(
     settings = load_as_owner(config, "journal", "spool", "emission")
     spool = Spool(settings.spool.directory)
     try:
-        with JournalReader(settings.journal.path, absent=True) as reader:
+        with JournalReader(settings.journal.location, absent=True) as reader:
             paths = {locate(spool, reader, name): name for name in names}
     except OutsideSpool as error:
         raise click.UsageError(f"{error}; --all means the whole folder") from error
@@ -115,7 +115,7 @@ def mark(
     done, results = 0, list[OperationResult]()
     for batch in _batches(_read_all(settings, wanted, exact), results):
         report = apply(
-            settings.journal.path,
+            settings.journal.location,
             OperationRequest(
                 Operation.MARK, caller=caller, files=batch, server=settings.emission.url
             ),

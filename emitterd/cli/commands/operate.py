@@ -17,7 +17,7 @@ from emitterd.cli.output import (
     say,
 )
 from emitterd.errors import JournalError, JournalLocked
-from emitterd.journal.opening import open_journal
+from emitterd.journal.opening import JournalLocation, open_journal
 from emitterd.journal.opening import rebuild as rebuild_journal
 from emitterd.journal.operations import Operation, OperationReport, OperationRequest, Operations
 from emitterd.journal.reader import JournalReader
@@ -36,7 +36,7 @@ def operate(
     """Apply an operation to paths, or to all in a state; 1 if one was refused."""
     caller = caller_name()
     settings = load_as_owner(config, "journal", "spool")
-    journal = settings.journal.path
+    journal = settings.journal.location
     try:
         paths = _paths(journal, Spool(settings.spool.directory), names)
     except OutsideSpool as error:
@@ -51,10 +51,10 @@ def caller_name() -> str:
     return user_name(os.getuid(), os.environ.get("SUDO_USER", ""))
 
 
-def apply(journal: Path, request: OperationRequest) -> OperationReport:
+def apply(journal: JournalLocation, request: OperationRequest) -> OperationReport:
     """Apply an operation through the daemon, or without one. Raises `JournalError`."""
     try:
-        return send_request(journal, request) or _without_daemon(journal, request)
+        return send_request(journal.path, request) or _without_daemon(journal, request)
     except OSError as error:
         raise JournalError(
             f"cannot reach the daemon: {error.strerror or error}", remedy=as_root()
@@ -76,7 +76,7 @@ def notify_test(config: Path | None) -> int:
     The daemon sends it, if one runs: it has the secrets of its unit, and the unit's limits.
     """
     # Not the whole configuration: only the daemon may have its secrets.
-    records = ask(load_as_owner(config, "journal").journal.path, "notify-test")
+    records = ask(load_as_owner(config, "journal").journal.location.path, "notify-test")
     if records is None:
         from emitterd.config.settings import load
         from emitterd.config.sources import find
@@ -125,12 +125,12 @@ def _rebuild_lines(journal: Path, report: RebuildReport) -> Iterator[str]:
     yield "`emitterd release PATH` sends one, `emitterd release --all --state held` all"
 
 
-def _paths(journal: Path, spool: Spool, names: Sequence[str]) -> tuple[bytes, ...]:
+def _paths(journal: JournalLocation, spool: Spool, names: Sequence[str]) -> tuple[bytes, ...]:
     with JournalReader(journal) as reader:
         return tuple(locate(spool, reader, name) for name in names)
 
 
-def _without_daemon(journal: Path, request: OperationRequest) -> OperationReport:
+def _without_daemon(journal: JournalLocation, request: OperationRequest) -> OperationReport:
     try:
         with open_journal(journal) as opened:
             operations = Operations(opened.store, Shutdown())

@@ -27,7 +27,7 @@ def run(config: Path | None) -> int:
     """Watch and deliver until a signal."""
     # A disk that is mounted late must not keep the service from starting.
     settings = load(find(config, os.environ), os.environ, awaits_folder=True)
-    act_as_owner(settings.journal.path)
+    act_as_owner(settings.journal.location.path)
     _configure_log(settings)
     sys.setswitchinterval(SWITCH_S)
     return Daemon(settings).run()
@@ -36,7 +36,7 @@ def run(config: Path | None) -> int:
 def once(config: Path | None, wait_s: float) -> int:
     """Deliver what is complete now."""
     settings = load(find(config, os.environ), os.environ)
-    act_as_owner(settings.journal.path)
+    act_as_owner(settings.journal.location.path)
     terminal = sys.stdout.isatty() and sys.stderr.isatty()
     with Bars() if terminal else nullcontext() as bars:
         _configure_log(settings, bars)

@@ -72,14 +72,13 @@ def status(config: Path | None, *, as_json: bool) -> int:
     from emitterd.service.control_socket import ask_once
 
     settings = load_as_owner(config, *_SECTIONS, "emission.url", "spool.directory")
-    journal, now = settings.journal.path, time.time()
-    with JournalReader(journal) as reader:
-        queue, running = queue_status(reader), reader.running()
+    with JournalReader(settings.journal.location) as reader:
+        now, queue, running = reader.now(), queue_status(reader), reader.running()
         health = judge(_alarms(settings, queue, running=running, config=config, look_s=LOOK_S))
         sent = None
         if all(alarm.code != AlarmCode.DAEMON_SILENT for alarm in health.alarms):
             # Only the daemon knows how much of the files under way is sent.
-            sent = ask_once(journal, "sent", timeout_s=SENT_S)
+            sent = ask_once(settings.journal.location.path, "sent", timeout_s=SENT_S)
         record = status_record(reader, (sent["files"], sent["bytes"]) if sent else (0.0, 0))
     record |= {"health": health_record(health)}
     if as_json:
@@ -111,7 +110,7 @@ def _print_health(record: Record, now: float) -> None:
 
 def _rows(record: Record, settings: "Config", now: float) -> Iterator[tuple[str, str]]:
     """Yield what is known, each with its name; no count of zero."""
-    yield "daemon", _daemon(record, start_remedy(settings.journal.path))
+    yield "daemon", _daemon(record, start_remedy(settings.journal.location.path))
     yield "folder", shown(settings.spool.directory)
     yield "destination", f"{settings.emission.url}, {_destination(record, now)}"
     if at := record["journal_restored_at"]:
@@ -169,9 +168,9 @@ def _for(instant: str, now: float) -> str:
 
 def check_status(config: Path | None, *, as_json: bool) -> int:
     """Print one line for monitoring; return 1 where there is an alarm."""
-    settings, now = load_as_owner(config, *_SECTIONS), time.time()
-    with JournalReader(settings.journal.path) as reader:
-        queue, running = queue_status(reader), reader.running()
+    settings = load_as_owner(config, *_SECTIONS)
+    with JournalReader(settings.journal.location) as reader:
+        now, queue, running = reader.now(), queue_status(reader), reader.running()
     health = judge(_alarms(settings, queue, running=running, config=config, look_s=CHECK_LOOK_S))
     if as_json:
         print_object(health_record(health))
@@ -185,11 +184,11 @@ def _alarms(
 ) -> list[Alarm]:
     """Return all alarms; without a daemon, look for a new file in the folder for this time."""
     now = time.time()
-    start, limits = start_remedy(settings.journal.path), settings.alarm_limits
+    start, limits = start_remedy(settings.journal.location.path), settings.alarm_limits
     alarms = queue_alarms(queue, queue.outages, limits, now, running=running, start=start)
     if running:
-        free_bytes = shutil.disk_usage(settings.journal.path.parent).free
-        own = _own_alarms(settings.journal.path, queue.noted, now)
+        free_bytes = shutil.disk_usage(settings.journal.location.path.parent).free
+        own = _own_alarms(settings.journal.location.path, queue.noted, now)
         alarms += [*own, *unnoted_alarms(free_bytes, own, now)]
     elif not queue.waiting and (path := _first_unknown(config, look_s)) is not None:
         alarms.append(stopped_alarm(path, now, start))
@@ -205,8 +204,8 @@ def datasets(config: Path | None, *, as_json: bool) -> int:
         settings.spool.catalogue_file, programs=settings.emission.takes_programs
     )
     titles = [item.title for item in catalogue.datasets]
-    with JournalReader(settings.journal.path) as reader:
-        queue, now = queue_status(reader), time.time()
+    with JournalReader(settings.journal.location) as reader:
+        queue, now = queue_status(reader), reader.now()
     arrivals, since = queue.arrivals, queue.expected_since
     expected = expected_datasets(settings.datasets.expect, arrivals, since, now)
     records = [status.record(now) for status in all_datasets(titles, arrivals, expected)]

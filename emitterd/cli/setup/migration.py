@@ -34,7 +34,7 @@ from emitterd.cli.setup.machine import HIDDEN, prepare, set_acl
 from emitterd.config.rules import inside
 from emitterd.config.upstream_config import UpstreamConfig, read_upstream_config
 from emitterd.errors import ValueProblem
-from emitterd.journal.opening import is_running
+from emitterd.journal.opening import JournalLocation, is_running
 from emitterd.permissions import ACCOUNT, PRODUCERS
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
@@ -323,7 +323,7 @@ def _next_steps(
         yield "store the password: emitterd set-password"
     yield from _group_steps(directory, service, former)
     yield from _cron_steps()
-    verb = "restart" if is_running(service.state / "journal.db") else "start"
+    verb = "restart" if is_running(JournalLocation(service.state / "journal.db")) else "start"
     yield f"{verb} the service: systemctl {verb} emitterd"
 
 

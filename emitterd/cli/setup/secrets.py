@@ -59,7 +59,7 @@ def set_secret(config: Path | None, name: str) -> int:
         message = f"{shown(file)} cannot be written: {error.strerror}; {as_root()}"
         raise click.ClickException(message) from error
     in_use = named is not None or new_text is not None
-    running = is_running(settings.journal.path)
+    running = is_running(settings.journal.location)
     say("next:", *_next(source, emission, name, named=in_use, running=running))
     return DONE
 
