@@ -19,6 +19,7 @@ from emitterd.failpoints import Point, reach
 from emitterd.journal import rows as statements
 from emitterd.journal.admission import Admit
 from emitterd.journal.fair_queue import FairQueue
+from emitterd.journal.numbers import delivered_between
 from emitterd.journal.rows import Admission, AdmissionResult, Admitted, Ended, Known
 from emitterd.journal.store import Store
 from emitterd.journal.work import (
@@ -401,9 +402,7 @@ class Journal:
 
     def deliveries(self, since: float) -> tuple[int, int]:
         """Return the number and the bytes of the files delivered at an instant or later."""
-        delivered = "select count(*), coalesce(sum(bytes), 0) from entry where state = 'delivered'"
-        ((files, size_bytes),) = self.read(f"{delivered} and delivered_at >= ?", (since,))
-        return files, size_bytes
+        return delivered_between(self.read, since, math.inf)
 
     def dropped(self) -> list[tuple[bytes, float, str]]:
         """Return (path, delivered_at, findings) of what the server will drop: 1,000 at most."""

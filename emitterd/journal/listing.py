@@ -361,7 +361,7 @@ _SHORT_LISTS: Mapping[State, str] = {
             select * from entry where state = 'rejected'
             order by changed_at desc limit {LATEST_REJECTED}) as entry
         where forgotten_at is null and not {SUPERSEDED}
-        limit {SHORT_REJECTED}""",  # noqa: S608  names are ours
+        order by changed_at desc limit {SHORT_REJECTED}""",  # noqa: S608  names are ours
     # Without those that an operator has marked: nothing was sent.
     State.DELIVERED: _short(
         State.DELIVERED, "delivered_at", "delivered_at desc", "and delivered_at > 0"

@@ -52,7 +52,7 @@ _NOT_DISPOSED = _affected(f"""select delivered_at, path from (
     select * from entry where disposal = 'due' order by id limit {REJECTED_MAX}) as due
     where error = 'E211'""")  # noqa: S608  no input
 
-_RECENT = """select count(*), coalesce(sum(bytes), 0),
+_RECENT = """select count(*), cast(coalesce(sum(bytes), 0) as bigint),
     coalesce(max(delivered_at) - min(delivered_at - coalesce(duration_s, 0)), 0)
     from (select delivered_at, duration_s, bytes from entry
           where state = 'delivered' and delivered_at > ?
@@ -65,7 +65,7 @@ _ARRIVALS = "select dataset, admitted_at, delivered_at, accepted_at from arrival
 
 _LAST_DELIVERED = "select max(delivered_at) from entry where state = 'delivered'"
 
-_DELIVERED = """select count(*), coalesce(sum(bytes), 0) from entry
+_DELIVERED = """select count(*), cast(coalesce(sum(bytes), 0) as bigint) from entry
     where state = 'delivered' and delivered_at >= ? and delivered_at < ?"""
 
 

@@ -123,7 +123,7 @@ class DatasetsPage:
         return page(request, "datasets.html", fragment=fragment)
 
     def _fragment(self, request: Request) -> str:
-        rows = self._rows(time.time())
+        rows = self._rows()
         shown = [row for row in rows if row.is_shown]
         return render(
             request,
@@ -140,15 +140,14 @@ class DatasetsPage:
         with JournalReader(self.journal) as reader:
             return sum(entries_by_state(reader.read).values()) > 0
 
-    def _rows(self, now: float) -> list[DatasetRow]:
-        today = datetime.fromtimestamp(now, UTC).astimezone().date()
-        days = [today - timedelta(days=DAYS - 1 - number) for number in range(DAYS)]
-        begins = [midnight(day) for day in (*days, today + timedelta(days=1))]
-        spans = list(pairwise(begins))
+    def _rows(self) -> list[DatasetRow]:
         with JournalReader(self.journal) as reader:
+            now = reader.now()
+            days = _days(now)
+            begins = [midnight(day) for day in days]
             arrivals, since = read_arrivals(reader.read)
             strips = {
-                dataset: files_by_day(reader.read, dataset, spans)
+                dataset: files_by_day(reader.read, dataset, list(pairwise(begins)))
                 for dataset, arrival in arrivals.items()
                 if (arrival.admitted_at or 0.0) >= begins[0] - DAY_S
             }
@@ -163,10 +162,16 @@ class DatasetsPage:
                 status,
                 status.overdue(now),
                 _last_of(status.dataset, last),
-                [*map(StripDay.of, days, _days_of(status.dataset, strips))],
+                [*map(StripDay.of, days[:-1], _days_of(status.dataset, strips))],
             )
             for status in all_datasets(titles, arrivals, expected)
         ]
+
+
+def _days(now: float) -> list[date]:
+    """Return the days of the strip, the last one is today, and tomorrow."""
+    today = datetime.fromtimestamp(now, UTC).astimezone().date()
+    return [today - timedelta(days=number) for number in range(DAYS - 1, -2, -1)]
 
 
 def _members(name: str, datasets: Mapping[str, Any]) -> list[Any]:

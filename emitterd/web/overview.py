@@ -225,14 +225,15 @@ class Overview:
         now, outage, under_way = time.time(), self.outage(), self.uploads.now()
         with JournalReader(self.journal) as reader:
             # Outside the snapshot, which a long reading would hold.
-            bars = self.throughput.day(reader.read, now)
+            read_at = reader.now()
+            bars = self.throughput.day(reader.read, read_at)
             with reader.snapshot():
-                queue = read_queue(reader.read, now)
+                queue = read_queue(reader.read, read_at)
                 lists = read_lists(reader.read)
         return render(
             request,
             "overview_fragment.html",
-            now=now,
+            now=read_at,
             health=self.health(),
             queue=queue,
             lists=lists,

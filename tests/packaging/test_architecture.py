@@ -171,6 +171,24 @@ def test_what_is_imported_is_declared() -> None:
     assert declared == {*LIBRARIES, "structlog"}
 
 
+def test_only_the_journal_has_sql() -> None:
+    """A statement of SQL stands in the package `journal`, so that a store can be replaced there."""
+    statement = re.compile(
+        r"^\s*\(?(select\s.+\sfrom\s|insert into |update \w+ set|delete from |with \w+ as|pragma )",
+        re.IGNORECASE | re.DOTALL,
+    )
+    found = {
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and statement.match(node.value)
+    }
+    assert "journal.numbers" in found
+    assert {name for name in found if not name.startswith("journal.")} == set()
+
+
 def test_a_module_can_be_read_in_one_sitting() -> None:
     """A module that outgrows its budget holds more than one concept."""
     lines = {module: path.read_text("utf-8").count("\n") for module, path in MODULES.items()}

@@ -49,7 +49,7 @@ def list_entries(
         if wide:
             printed = _print_wide(reader.entries(chosen))
         else:
-            now = time.time()
+            now = reader.now()
             rows = (_entry_row(entry, now) for entry in reader.summaries(chosen))
             printed = print_table(rows, ENTRY_COLUMNS)
         if not printed:

@@ -74,7 +74,7 @@ def status(config: Path | None, *, as_json: bool) -> int:
     settings = load_as_owner(config, *_SECTIONS, "emission.url", "spool.directory")
     with JournalReader(settings.journal.location) as reader:
         now, queue, running = reader.now(), queue_status(reader), reader.running()
-        health = judge(_alarms(settings, queue, running=running, config=config, look_s=LOOK_S))
+        health = judge(_alarms(settings, queue, now, running=running, config=config, look_s=LOOK_S))
         sent = None
         if all(alarm.code != AlarmCode.DAEMON_SILENT for alarm in health.alarms):
             # Only the daemon knows how much of the files under way is sent.
@@ -171,7 +171,8 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     settings = load_as_owner(config, *_SECTIONS)
     with JournalReader(settings.journal.location) as reader:
         now, queue, running = reader.now(), queue_status(reader), reader.running()
-    health = judge(_alarms(settings, queue, running=running, config=config, look_s=CHECK_LOOK_S))
+    alarms = _alarms(settings, queue, now, running=running, config=config, look_s=CHECK_LOOK_S)
+    health = judge(alarms)
     if as_json:
         print_object(health_record(health))
     else:
@@ -180,10 +181,15 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
 
 
 def _alarms(
-    settings: "Config", queue: QueueStatus, *, running: bool, config: Path | None, look_s: float
+    settings: "Config",
+    queue: QueueStatus,
+    now: float,
+    *,
+    running: bool,
+    config: Path | None,
+    look_s: float,
 ) -> list[Alarm]:
     """Return all alarms; without a daemon, look for a new file in the folder for this time."""
-    now = time.time()
     start, limits = start_remedy(settings.journal.location.path), settings.alarm_limits
     alarms = queue_alarms(queue, queue.outages, limits, now, running=running, start=start)
     if running:
