@@ -34,6 +34,7 @@ LIBRARIES: dict[str, str | set[str]] = {
     "markupsafe": "web.rendering",
     "pathspec": "spool.selection",
     "prometheus_client": "monitoring.metrics",
+    "psycopg": "journal.postgresql",
     "python_multipart": {"rehearsal.bucket", "web.inspection_page"},
     "rich": "cli.output",
     "starlette": WEB_HOMES,
@@ -145,10 +146,9 @@ def test_each_library_has_one_home() -> None:
     }
     homes: dict[str, set[str]] = {}
     for module in MODULES:
-        package = module.partition(".")[0]
         for library in libraries(module) - {"structlog"}:
-            is_home = package in expected.get(library, ())
-            homes.setdefault(library, set()).add(package if is_home else module)
+            packages = [home for home in expected.get(library, ()) if module.startswith(f"{home}.")]
+            homes.setdefault(library, set()).update(packages or [module])
     assert homes == expected
 
 
@@ -165,7 +165,8 @@ def test_structlog_is_a_logger_and_nothing_else() -> None:
 def test_what_is_imported_is_declared() -> None:
     """The dependencies of the package are those that it imports, no more, no less."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    names = [re.split(r"[<>=~ ]", line)[0] for line in project["dependencies"]]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["postgresql"]]
+    names = [re.split(r"[\[<>=~ ]", line)[0] for line in lines]
     declared = {DISTRIBUTIONS.get(name, name) for name in names}
 
     assert declared == {*LIBRARIES, "structlog"}

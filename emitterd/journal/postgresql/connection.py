@@ -123,7 +123,7 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Address:
+class DatabaseAddress:
     """Where the database is. `url`: a URL or keywords of libpq; it may contain a password."""
 
     url: str
@@ -184,7 +184,7 @@ class _NumericLoader(Loader):
         return float(text) if "." in text else int(text)
 
 
-def connect(address: Address, *, read_only: bool = False) -> Connection:
+def connect(address: DatabaseAddress, *, read_only: bool = False) -> Connection:
     """Connect, each statement being a transaction of its own.
 
     Raises `JournalUnreachable` where waiting may help, and `JournalError` if the server is older
@@ -208,7 +208,7 @@ def connect(address: Address, *, read_only: bool = False) -> Connection:
 
 
 @contextmanager
-def translated(address: Address) -> Iterator[None]:
+def translated(address: DatabaseAddress) -> Iterator[None]:
     """Raise PostgreSQL's errors as our own."""
     try:
         yield
@@ -217,7 +217,7 @@ def translated(address: Address) -> Iterator[None]:
 
 
 @contextmanager
-def closed_on_failure(connection: Connection, address: Address) -> Iterator[None]:
+def closed_on_failure(connection: Connection, address: DatabaseAddress) -> Iterator[None]:
     """Close the connection if the block fails; raise PostgreSQL's errors as our own."""
     try:
         with translated(address):
@@ -243,7 +243,7 @@ def is_lost(error: psycopg.Error) -> bool:
     )
 
 
-def translate_error(error: psycopg.Error, address: Address) -> JournalError:
+def translate_error(error: psycopg.Error, address: DatabaseAddress) -> JournalError:
     """Return the `JournalError` for an error of PostgreSQL."""
     text = f"{address.name}: {_first_line(error)}"
     if is_lost(error):
@@ -254,7 +254,7 @@ def translate_error(error: psycopg.Error, address: Address) -> JournalError:
     return JournalError(text, remedy="read the log of the database server")
 
 
-def _refused(error: psycopg.OperationalError, address: Address) -> JournalError:
+def _refused(error: psycopg.OperationalError, address: DatabaseAddress) -> JournalError:
     text = f"{address.name}: {_first_line(error)}"
     for pattern, remedy in _REFUSALS:
         if re.search(pattern, str(error)):

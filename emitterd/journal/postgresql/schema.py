@@ -13,7 +13,7 @@ from psycopg import errors
 
 from emitterd.errors import JournalError
 from emitterd.failpoints import Point, reach
-from emitterd.journal.postgresql.connection import Address, Connection, translated
+from emitterd.journal.postgresql.connection import Connection, DatabaseAddress, translated
 
 VERSION = 1
 """The version of `schema.sql`; `migrations/N.sql` leads to version N."""
@@ -31,7 +31,7 @@ class Schema:
     writers_from: int
 
 
-def prepare(connection: Connection, address: Address) -> Schema:
+def prepare(connection: Connection, address: DatabaseAddress) -> Schema:
     """Create or migrate the schema if that is needed.
 
     Raises `JournalError`, also for a database of another program or of a newer version.
@@ -40,7 +40,7 @@ def prepare(connection: Connection, address: Address) -> Schema:
         return _prepare(connection, address)
 
 
-def _prepare(connection: Connection, address: Address) -> Schema:
+def _prepare(connection: Connection, address: DatabaseAddress) -> Schema:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise JournalError(
@@ -64,7 +64,7 @@ def _prepare(connection: Connection, address: Address) -> Schema:
     return schema
 
 
-def identify(connection: Connection, address: Address) -> Schema | None:
+def identify(connection: Connection, address: DatabaseAddress) -> Schema | None:
     """Return the schema; None if the database is empty.
 
     Raises `JournalError` for a database of another program, and for a version that this program

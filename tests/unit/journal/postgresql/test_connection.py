@@ -15,7 +15,12 @@ import support.postgresql
 from conftest import Python
 from emitterd.errors import JournalError, JournalFull, JournalUnreachable
 from emitterd.journal.postgresql import schema
-from emitterd.journal.postgresql.connection import Address, Connection, connect, translate_error
+from emitterd.journal.postgresql.connection import (
+    Connection,
+    DatabaseAddress,
+    connect,
+    translate_error,
+)
 from emitterd.journal.postgresql.schema import prepare
 from support.ports import free_port
 from support.postgresql import Cluster, need_postgresql
@@ -26,13 +31,13 @@ TESTS = Path(support.postgresql.__file__).parents[1]
 
 
 @pytest.fixture
-def address(postgresql: Cluster, empty_database: str) -> Address:
+def address(postgresql: Cluster, empty_database: str) -> DatabaseAddress:
     """Return the address of an empty database."""
-    return Address(postgresql.url(empty_database))
+    return DatabaseAddress(postgresql.url(empty_database))
 
 
 @pytest.fixture
-def connection(address: Address) -> Iterator[Connection]:
+def connection(address: DatabaseAddress) -> Iterator[Connection]:
     """Connect to an empty database."""
     with closing(connect(address)) as connection:
         yield connection
@@ -51,7 +56,7 @@ def secured() -> Iterator[Cluster]:
         yield cluster
 
 
-def test_hosts_that_start_at_once_make_one_schema(address: Address) -> None:
+def test_hosts_that_start_at_once_make_one_schema(address: DatabaseAddress) -> None:
     """However many hosts start with an empty database, one of them makes the schema."""
     found, begun = [], threading.Barrier(6)
 
@@ -70,7 +75,7 @@ def test_hosts_that_start_at_once_make_one_schema(address: Address) -> None:
 
 
 def test_a_database_of_another_program_is_left_alone(
-    address: Address, connection: Connection
+    address: DatabaseAddress, connection: Connection
 ) -> None:
     """Where other tables are, emitterd makes none."""
     connection.execute("create table pupil (id int)")
@@ -83,7 +88,7 @@ def test_a_database_of_another_program_is_left_alone(
 
 
 def test_a_newer_schema_stops_only_hosts_that_are_too_old_for_it(
-    address: Address, connection: Connection
+    address: DatabaseAddress, connection: Connection
 ) -> None:
     """A host goes on beside newer ones, until the schema says that it must not."""
     prepare(connection, address)
@@ -101,7 +106,7 @@ def test_a_user_without_rights_is_told_what_is_missing(
     with postgresql.connect() as superuser:
         superuser.execute("create role guest login")
     try:
-        address = Address(postgresql.url(empty_database, user="guest"))
+        address = DatabaseAddress(postgresql.url(empty_database, user="guest"))
         with (
             pytest.raises(JournalError, match="permission denied") as refused,
             closing(connect(address)) as connection,
@@ -127,7 +132,7 @@ def test_a_wrong_name_in_the_url_ends_the_start(
     """A database or a user that does not exist is an error of the configuration."""
     url = postgresql.url(change.get("database", "postgres"), user=change.get("user", "emitterd"))
     with pytest.raises(JournalError, match=reason) as refused:
-        connect(Address(url))
+        connect(DatabaseAddress(url))
     assert not isinstance(refused.value, JournalFull)
     assert "create" in refused.value.remedy
 
@@ -136,20 +141,20 @@ def test_a_wrong_name_in_the_url_ends_the_start(
 def test_what_is_no_url_is_refused_without_quoting_it(url: str) -> None:
     """The error says how a URL looks, and quotes no password."""
     with pytest.raises(JournalError, match="not a connection URL") as refused:
-        connect(Address(url))
+        connect(DatabaseAddress(url))
     assert "s3cret" not in f"{refused.value} {refused.value.remedy}"
 
 
 def test_the_name_in_messages_holds_no_password() -> None:
     """Messages name the database and its servers only."""
-    address = Address("postgresql://emitterd:s3cret@db1.test,db2.test/journal")
+    address = DatabaseAddress("postgresql://emitterd:s3cret@db1.test,db2.test/journal")
     assert address.name == "journal on db1.test,db2.test"
 
 
 def test_the_password_comes_from_its_file_each_time(secured: Cluster, tmp_path: Path) -> None:
     """A wrong password ends the start; after the file is corrected, the next try connects."""
     file = tmp_path / "password"
-    address = Address(secured.tcp_url("postgres"), file)
+    address = DatabaseAddress(secured.tcp_url("postgres"), file)
     with pytest.raises(JournalError, match=r"cannot read .*No such file"):
         connect(address)
     file.write_text("wrong\n")
@@ -164,7 +169,7 @@ def test_a_server_that_is_off_is_waited_for(tmp_path: Path) -> None:
     """Neither a closed port nor a missing socket is an error of the configuration."""
     for where in (f"127.0.0.1:{free_port()}", f"?host={tmp_path}"):
         with pytest.raises(JournalUnreachable) as refused:
-            connect(Address(f"postgresql://{where}"))
+            connect(DatabaseAddress(f"postgresql://{where}"))
         assert "emitterd then continues" in refused.value.remedy
 
 
@@ -174,12 +179,12 @@ def test_a_server_that_accepts_no_writes_is_waited_for(postgresql: Cluster) -> N
     with postgresql.connect() as superuser:
         superuser.execute(f"alter database {name} set default_transaction_read_only = on")
     with pytest.raises(JournalUnreachable, match="read-only"):
-        connect(Address(postgresql.url(name)))
+        connect(DatabaseAddress(postgresql.url(name)))
     postgresql.drop(name)
 
 
 def test_a_connection_that_the_server_ends_is_unreachable(
-    postgresql: Cluster, address: Address, connection: Connection
+    postgresql: Cluster, address: DatabaseAddress, connection: Connection
 ) -> None:
     """The end of a connection is told from errors of a statement."""
     pid = connection.info.backend_pid
@@ -194,7 +199,7 @@ def test_a_connection_that_the_server_ends_is_unreachable(
 def test_a_server_that_is_too_old_ends_the_start() -> None:
     """PostgreSQL 14 lacks what the schema needs."""
     with serving_version("14.9") as port, pytest.raises(JournalError, match="14 is too old") as old:
-        connect(Address(f"postgresql://emitterd@127.0.0.1:{port}/x?sslmode=disable"))
+        connect(DatabaseAddress(f"postgresql://emitterd@127.0.0.1:{port}/x?sslmode=disable"))
     assert "PostgreSQL 15 or later" in old.value.remedy
 
 
@@ -232,7 +237,7 @@ def test_sessions_do_not_depend_on_the_settings_of_the_server(
     """A server that acknowledges before it writes does not do so for emitterd."""
     with postgresql.connect() as superuser:
         superuser.execute(f"alter database {empty_database} set synchronous_commit = off")
-    with closing(connect(Address(postgresql.url(empty_database)))) as connection:
+    with closing(connect(DatabaseAddress(postgresql.url(empty_database)))) as connection:
         ((commit,),) = connection.execute("show synchronous_commit").fetchall()
     assert commit == "on"
 
