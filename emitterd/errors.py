@@ -15,6 +15,7 @@ Every error that a user sees has a stable `Code`: the same in the log, the journ
     │   │   ├── JournalBusy    another program locks its file (exit 1)
     │   │   └── JournalUnreachable  its database does not answer (exit 1)
     │   ├── HostFenced         another host has taken over the claim (exit 1)
+    │   ├── KeyTaken           another host was given the object key (exit 1)
     │   └── IllegalTransition  a bug: the state does not allow the verb (exit 70)
     ├── FileError              the local file is not what was admitted
     └── DeliveryError          an attempt failed; says what to do with the entry
@@ -155,6 +156,10 @@ class HostFenced(JournalError):
     """Another host has taken over the entry: what this one knows of it is out of date."""
 
     default_code = Code.HOST_FENCED
+
+
+class KeyTaken(JournalError):
+    """Another host was given the same object key within one second: ask for another one."""
 
 
 class IllegalTransition(JournalError):

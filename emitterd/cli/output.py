@@ -29,6 +29,7 @@ from emitterd.errors import (
     JournalLocked,
     JournalMoved,
     JournalUnreachable,
+    KeyTaken,
 )
 from emitterd.journal.operations import Operation, OperationReport, OperationResult
 from emitterd.model import Entry, State
@@ -66,6 +67,7 @@ _EXIT_CODES = {
     JournalBusy: WRONG,
     JournalUnreachable: WRONG,
     HostFenced: WRONG,
+    KeyTaken: WRONG,
     JournalIOError: WRONG,
     JournalMoved: WRONG,
 }

@@ -5,6 +5,7 @@ files, password files, TLS, several servers in one URL.
 """
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import errors, pq
+import structlog
+from psycopg import errors
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader, PyFormat
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -29,13 +31,18 @@ from emitterd.errors import (
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+log = structlog.get_logger()
+
 OLDEST_SERVER = 15
 """The oldest major version of PostgreSQL that the tests run against."""
 
 CONNECT_TIMEOUT_S = 5
 """For each address of a server: a host that is off does not answer at all."""
 
-IDLE_IN_TRANSACTION_S = 10
+AGAIN_S = 1.0
+"""How long this host does not try to connect after a failure."""
+
+IDLE_IN_TRANSACTION_S = 5
 """A host that was stopped in a transaction gives up its locks after this time."""
 
 _DEFAULTS: dict[str, object] = {
@@ -205,6 +212,50 @@ def connect(address: DatabaseAddress, *, read_only: bool = False) -> Connection:
     connection.adapters.register_dumper(int, _IntDumper)
     connection.adapters.register_loader("numeric", _NumericLoader)
     return connection
+
+
+class Connector:
+    """Connects, and says since when that fails. Thread-safe.
+
+    After a failure it fails for a second without a try: a host that is off answers to nobody, and
+    each reader would wait for it.
+    """
+
+    def __init__(self, address: DatabaseAddress) -> None:
+        self.address = address
+        self.unreachable_since: float | None = None
+        """Since when the database cannot be reached, seconds since the epoch."""
+        self._failure: JournalUnreachable | None = None
+        self._again_at = 0.0
+        self._has_connected = False
+
+    def connect(self, *, read_only: bool = False) -> Connection:
+        """Connect. Raises what `connect` raises; after the first time only `JournalUnreachable`."""
+        if self._failure is not None and time.monotonic() < self._again_at:
+            raise JournalUnreachable(str(self._failure), remedy=self._failure.remedy)
+        try:
+            connection = connect(self.address, read_only=read_only)
+        except JournalError as error:
+            if not self._has_connected and not isinstance(error, JournalUnreachable):
+                raise
+            # A password that is being changed must not end a daemon that runs.
+            failure = JournalUnreachable(str(error), remedy=error.remedy)
+            self.lost(failure)
+            raise failure from error
+        if self.unreachable_since is not None:
+            duration_s = time.time() - self.unreachable_since
+            log.info("journal.recovered", duration_s=duration_s)
+        self._has_connected, self._failure, self.unreachable_since = True, None, None
+        return connection
+
+    def lost(self, failure: JournalUnreachable) -> None:
+        """Record that the database could not be reached."""
+        self._failure, self._again_at = failure, time.monotonic() + AGAIN_S
+        if self.unreachable_since is None:
+            self.unreachable_since = time.time()
+            log.error(
+                "journal.unreachable", error=failure.code, reason=str(failure), hint=failure.remedy
+            )
 
 
 @contextmanager

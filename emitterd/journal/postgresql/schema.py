@@ -22,6 +22,10 @@ _LOCK = 0x454D4954
 """The number of the advisory lock. It ends with its transaction, so pgbouncer does not matter."""
 
 
+class NoTables(JournalError):
+    """No host has written to the database yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What the database says of itself. `id` is that of the journal."""
