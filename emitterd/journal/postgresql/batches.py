@@ -173,7 +173,7 @@ class Runner:
                 raise
             connection.execute("rollback to work")
             pending.error = self._refused(error)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  its caller gets it
             connection.execute("rollback to work")
             pending.error = error
             if isinstance(error, IllegalTransition):

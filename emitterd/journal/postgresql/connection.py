@@ -316,8 +316,3 @@ def _refused(error: psycopg.OperationalError, address: DatabaseAddress) -> Journ
 def _first_line(error: psycopg.Error) -> str:
     primary = error.diag.message_primary if error.sqlstate else None
     return primary or next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def is_idle(connection: Connection) -> bool:
-    """Tell whether the connection is usable and in no transaction."""
-    return not connection.closed and connection.info.transaction_status == pq.TransactionStatus.IDLE

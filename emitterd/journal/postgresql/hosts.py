@@ -63,7 +63,7 @@ def take_back(connection: Connection, now: float) -> int:
 def _boot_id() -> str:
     """Return what tells this machine, and this name space of processes, from all others."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 def _is_running(pid: int) -> bool:

@@ -1,5 +1,7 @@
 """Hears at once that another host has admitted files. Polling is the fallback."""
 
+import os
+import select
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,18 +20,21 @@ POLL_S = 5.0
 class Listener:
     """A thread that listens on a connection of its own."""
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(self, connector: Connector, call: Callable[[], None]) -> None:
+        """`call` after a notification, and each `POLL_S` seconds. It must not raise."""
         self._connector = connector
-        self.on_notified: Callable[[], None] = lambda: None
-        """Called after a notification, and each `POLL_S` seconds. Must not raise."""
+        self._call = call
         self._closing = threading.Event()
+        self._wake_up = os.eventfd(0)
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread."""
         self._closing.set()
-        self._thread.join(POLL_S)
+        os.eventfd_write(self._wake_up, 1)
+        self._thread.join()
+        os.close(self._wake_up)
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -39,16 +44,14 @@ class Listener:
                     self._listen(connection)
                 finally:
                     close(connection)
-            self.on_notified()
+            self._call()
             self._closing.wait(AGAIN_S)
 
     def _listen(self, connection: Connection) -> None:
         connection.execute(f"listen {CHANNEL}")
-        waited_s = 0.0
         while not self._closing.is_set():
-            # Short: the end of the process waits for it.
-            heard = list(connection.notifies(timeout=AGAIN_S / 4, stop_after=1))
-            waited_s += AGAIN_S / 4
-            if heard or waited_s >= POLL_S:
-                waited_s = 0.0
-                self.on_notified()
+            # Not psycopg's own wait: nothing could end it.
+            select.select([connection, self._wake_up], [], [], POLL_S)
+            for _ in connection.notifies(timeout=0):
+                pass
+            self._call()

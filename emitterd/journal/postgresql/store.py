@@ -7,7 +7,6 @@ another host has ended this one, and after a lost connection the number says whe
 import random
 import threading
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -30,7 +29,6 @@ from emitterd.journal.postgresql.connection import (
     close,
     closed_on_failure,
     is_lost,
-    translate_error,
     translated,
 )
 from emitterd.journal.postgresql.hosts import begin_life, end_life, take_back
@@ -120,21 +118,14 @@ class PostgresqlStore:
         self._commits = 0
         self._closing = threading.Event()
         self._undecided: Commit | None = None
+        self.on_notified = _do_nothing
+        """Called when another host has admitted files, and now and then. Must not raise."""
         self._connection: Connection | None = self._connector.connect()
         with closed_on_failure(self._connection, address):
             prepare(self._connection, address)
             self._set_up(self._connection)
             self._begin_life(self._connection)
-        self._listener = Listener(self._connector)
-
-    @property
-    def on_notified(self) -> Callable[[], None]:
-        """Called when another host has admitted files, and now and then. Must not raise."""
-        return self._listener.on_notified
-
-    @on_notified.setter
-    def on_notified(self, call: Callable[[], None]) -> None:
-        self._listener.on_notified = call
+        self._listener = Listener(self._connector, self._notify)
 
     @property
     def commits(self) -> int:
@@ -208,6 +199,9 @@ class PostgresqlStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _notify(self) -> None:
+        self.on_notified()
+
     # The connection, and this life.
 
     def _set_up(self, connection: Connection) -> None:
@@ -251,8 +245,7 @@ class PostgresqlStore:
             self._commits += 1
             self._busy_since = self._full_since = None
         except JournalBusy as busy:
-            self._busy_since = self._busy_since or time.time()
-            log.error("journal.busy", error=busy.code, reason=str(busy), hint=busy.remedy)
+            self._note_busy(busy)
             raise
         except JournalUnreachable:
             raise
@@ -261,6 +254,11 @@ class PostgresqlStore:
             raise
         finally:
             self._committing_since = None
+
+    def _note_busy(self, busy: JournalBusy) -> None:
+        if self._busy_since is None:
+            self._busy_since = time.time()
+            log.error("journal.busy", error=busy.code, reason=str(busy), hint=busy.remedy)
 
     def _is_committed(self, batch: Batch, *, is_last: bool) -> bool:
         """Try a batch in one transaction; False if it should be tried again."""
@@ -370,6 +368,10 @@ class PostgresqlStore:
         heartbeat.record()
         if self._closing.wait(AGAIN_S):
             raise JournalUnreachable(f"{self.address.name}: closed before it was reached")
+
+
+def _do_nothing() -> None:
+    """Wake nobody: the daemon sets `on_notified`."""
 
 
 def _outcome(undecided: Undecided) -> Any:  # noqa: ANN401  of any work
