@@ -5,10 +5,10 @@ What remains runs one at a time, each in a savepoint.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -20,7 +20,7 @@ from emitterd.journal.postgresql.connection import DatabaseAddress, is_lost, tra
 from emitterd.journal.postgresql.transaction import PostgresqlTransaction
 from emitterd.journal.store import Row
 from emitterd.journal.work import Claim, Deliver, Pin
-from emitterd.model import ClaimOrder
+from emitterd.model import ClaimOrder, Entry
 
 FLOOR_S = 1.0
 """How long an entry may wait that came back into the queue below the floor."""
@@ -107,6 +107,9 @@ _DELIVER = f"""update entry set state = 'delivered', changed_at = now, token = e
         as new (id, token, {", ".join(_DELIVERED)})
     where entry.id = new.id and entry.token = new.token returning entry.id"""  # noqa: S608, E501  names are ours
 
+C = TypeVar("C", Pin, Deliver)
+W = TypeVar("W", Claim, Pin, Deliver)
+
 
 class SharedQueue:
     """What a host remembers of the queue that all hosts claim from."""
@@ -151,17 +154,16 @@ class Runner:
 
         Raises what concerns the whole batch.
         """
-        claims, pins, deliveries, rest = _by_kind(batch, Claim, Pin, Deliver)
         for pending in batch:
             pending.error = None
-        for pending in rest:
-            self._run_one(pending)
-            self.queue.lower()
-        self._run_together(pins, self._pin)
-        self._run_together(deliveries, self._deliver)
+            if not isinstance(pending.work, Claim | Pin | Deliver):
+                self._run_one(pending)
+                self.queue.lower()
+        self._run_together(_of_kind(batch, Pin), self._pin)
+        self._run_together(_of_kind(batch, Deliver), self._deliver)
         is_durable = any(pending.work.durable for pending in batch)
         # With a grant, bytes follow at once.
-        return self._claim(claims) or is_durable
+        return self._claim(_of_kind(batch, Claim)) or is_durable
 
     def _run_one(self, pending: PendingWrite[Any]) -> None:
         connection, work = self.transaction.connection, pending.work
@@ -189,7 +191,7 @@ class Runner:
         return translate_error(error, self.address)
 
     def _run_together(
-        self, group: Batch, statement: Callable[[Sequence[Any]], Iterable[Row]]
+        self, group: list[tuple[PendingWrite[Any], C]], statement: Callable[[list[C]], list[Row]]
     ) -> None:
         """Run work of one kind as one statement, which returns the ids of the entries changed."""
         if not group:
@@ -197,20 +199,19 @@ class Runner:
         connection = self.transaction.connection
         connection.execute("savepoint work")
         try:
-            changed = {row[0] for row in statement([pending.work for pending in group])}
+            changed = {row[0] for row in statement([work for _, work in group])}
         except (psycopg.IntegrityError, psycopg.DataError):
             # One of them is refused. Which one shows only when each runs alone.
             connection.execute("rollback to work")
-            for pending in group:
+            for pending, _ in group:
                 self._run_one(pending)
             return
         connection.execute("release work")
-        for pending in group:
+        for pending, work in group:
             pending.result = None
-            if pending.work.entry_id not in changed:
-                entry_id = pending.work.entry_id
-                lost = IllegalTransition(f"entry {entry_id} is in another state")
-                pending.error = self._lost(pending.work, lost)
+            if work.entry_id not in changed:
+                lost = IllegalTransition(f"entry {work.entry_id} is in another state")
+                pending.error = self._lost(work, lost)
 
     def _lost(self, work: Any, error: IllegalTransition) -> Exception:  # noqa: ANN401  any work
         """Return why the token of a claim is not that of its entry any more."""
@@ -220,12 +221,12 @@ class Runner:
             return error
         return HostFenced(f"another host has taken over entry {entry_id}")
 
-    def _pin(self, pins: Sequence[Pin]) -> Iterable[Row]:
+    def _pin(self, pins: list[Pin]) -> list[Row]:
         names = ("entry_id", "token", "packed", "key", "granted_at", "confirmation")
         columns = [[*map(attrgetter(name), pins)] for name in names]
-        return self.transaction.connection.execute(_PIN, columns)
+        return self.transaction.connection.execute(_PIN, columns).fetchall()
 
-    def _deliver(self, deliveries: Sequence[Deliver]) -> Iterable[Row]:
+    def _deliver(self, deliveries: list[Deliver]) -> list[Row]:
         values = [delivery.values() for delivery in deliveries]
         columns = [[row[name] for row in values] for name in _DELIVERED]
         claims = [[d.entry_id for d in deliveries], [d.token for d in deliveries]]
@@ -239,22 +240,22 @@ class Runner:
             self.transaction.execute_many(statements.PROCESSED, processed)
         return changed
 
-    def _claim(self, claims: Batch) -> bool:
+    def _claim(self, claims: list[tuple[PendingWrite[Any], Claim]]) -> bool:
         """Claim for all of them; return whether an entry has a grant."""
-        together = [pending for pending in claims if pending.work.want is ClaimOrder.ANY]
-        if together:
-            rows = self._claimed([pending.work for pending in together])
-            # The one that waited longest comes first, as if they were claimed in this order.
-            for pending, row in zip(together, [*rows, *[None] * len(together)], strict=False):
-                pending.result = self._entry(pending.work, row)
-        for pending in claims:
-            if pending.work.want is not ClaimOrder.ANY:
-                rows = self._claimed([pending.work])
-                pending.result = self._entry(pending.work, rows[0] if rows else None)
-        results = (pending.result for pending in claims)
-        return any(entry is not None and entry.grant is not None for entry in results)
+        together = [claim for _, claim in claims if claim.want is ClaimOrder.ANY]
+        # The entry that waited longest comes first, as if they were claimed in this order.
+        rows = iter(self._claimed(together) if together else ())
+        has_grant = False
+        for pending, claim in claims:
+            if claim.want is not ClaimOrder.ANY:
+                entry = self._entry(claim, next(iter(self._claimed([claim])), None))
+            else:
+                entry = self._entry(claim, next(rows, None))
+            pending.result = entry
+            has_grant |= entry is not None and entry.grant is not None
+        return has_grant
 
-    def _entry(self, claim: Claim, row: Row | None) -> Any:  # noqa: ANN401  Entry or None
+    def _entry(self, claim: Claim, row: Row | None) -> Entry | None:
         if row is None:
             return None
         turn, flow, _, *columns = row
@@ -290,11 +291,9 @@ class Runner:
         return rows
 
 
-def _by_kind(batch: Batch, *kinds: type) -> list[Batch]:
-    """Split a batch into the work of each kind, and the rest."""
-    groups = {kind: [pending for pending in batch if type(pending.work) is kind] for kind in kinds}
-    rest = [pending for pending in batch if type(pending.work) not in groups]
-    return [*groups.values(), rest]
+def _of_kind(batch: Batch, kind: type[W]) -> list[tuple[PendingWrite[Any], W]]:
+    """Return the work of a kind."""
+    return [(pending, pending.work) for pending in batch if isinstance(pending.work, kind)]
 
 
 def _concerns_all(error: psycopg.Error) -> bool:

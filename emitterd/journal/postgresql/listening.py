@@ -16,6 +16,9 @@ CHANNEL = "emitterd"
 POLL_S = 5.0
 """A notification may be lost: with a connection, or where pgbouncer pools transactions."""
 
+CLOSE_WAIT_S = 5.0
+"""How long the end waits for the thread: it may be connecting."""
+
 
 class Listener:
     """A thread that listens on a connection of its own."""
@@ -51,7 +54,7 @@ class Listener:
         connection.execute(f"listen {CHANNEL}")
         while not self._closing.is_set():
             # Not psycopg's own wait: nothing could end it.
-            select.select([connection, self._wake_up], [], [], POLL_S)
+            select.select([connection.fileno(), self._wake_up], [], [], POLL_S)
             for _ in connection.notifies(timeout=0):
                 pass
             self._call()

@@ -19,7 +19,7 @@ from emitterd.journal.postgresql.connection import (
     translated,
 )
 from emitterd.journal.postgresql.schema import NoTables, identify
-from emitterd.journal.postgresql.transaction import DIALECT, translated_sql
+from emitterd.journal.postgresql.transaction import DIALECT, PostgresqlTransaction, translated_sql
 from emitterd.journal.store import Dialect, Parameters, Read, Row
 
 READERS = 3
@@ -53,9 +53,7 @@ class Readers:
         with self._connection() as connection:
             connection.execute(_SNAPSHOT)
             try:
-                yield lambda sql, parameters=(): connection.execute(
-                    translated_sql(sql), parameters
-                ).fetchall()
+                yield PostgresqlTransaction(connection).query
             finally:
                 if not connection.closed:
                     connection.execute("rollback")

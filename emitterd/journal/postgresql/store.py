@@ -156,7 +156,10 @@ class PostgresqlStore:
                 if not work.ends:
                     raise
                 if self._was_done(undecided):
-                    return _outcome(undecided)
+                    if undecided.error is not None:
+                        raise undecided.error from undecided
+                    result: T = undecided.result
+                    return result
             except JournalUnreachable:
                 if not work.ends:
                     raise
@@ -372,9 +375,3 @@ class PostgresqlStore:
 
 def _do_nothing() -> None:
     """Wake nobody: the daemon sets `on_notified`."""
-
-
-def _outcome(undecided: Undecided) -> Any:  # noqa: ANN401  of any work
-    if undecided.error is not None:
-        raise undecided.error
-    return undecided.result
