@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
@@ -14,6 +14,17 @@ from emitterd.journal.sqlite.connection import SqliteReader
 from emitterd.journal.sqlite.store import SqliteStore
 from emitterd.journal.store import T_co, Transaction
 from emitterd.model import Entry, Fingerprint, Grant, Receipt, State
+
+
+class Place(Protocol):
+    """Where a journal is: it can be opened again."""
+
+    def open(self) -> Journal:
+        """Open the journal."""
+
+    def reader(self) -> JournalReader:
+        """Open it for reading, as another process does."""
+
 
 PATH = b"pat/periodic_exam.zip"
 
@@ -59,14 +70,14 @@ def grant(key: str = "key-1") -> Grant:
     return Grant("https://bucket.test/", fields, NOW, NOW + 3600)
 
 
-def receipt(sha256: bytes = b"s" * 32) -> Receipt:
+def receipt(sha256: bytes = b"s" * 32, key: str = "key-1") -> Receipt:
     """Return what a delivery proves."""
-    return Receipt("key-1", "e" * 32, 10, b"m" * 16, sha256, verified=True)
+    return Receipt(key, "e" * 32, 10, b"m" * 16, sha256, verified=True)
 
 
 def deliver(journal: Journal, entry: Entry) -> None:
-    """Record a delivery."""
-    journal.deliver(entry, receipt(), duration_s=1.0, dispose=False)
+    """Record a delivery, under a key of its own."""
+    journal.deliver(entry, receipt(key=f"key-{entry.id}"), duration_s=1.0, dispose=False)
 
 
 def row(journal: Journal, entry_id: int, columns: str) -> tuple[Any, ...]:

@@ -210,7 +210,8 @@ class Runner:
         for pending, work in group:
             pending.result = None
             if work.entry_id not in changed:
-                lost = IllegalTransition(f"entry {work.entry_id} is in another state")
+                verb = type(work).__name__.lower()
+                lost = IllegalTransition(f"{verb}: entry {work.entry_id} is in another state")
                 pending.error = self._lost(work, lost)
 
     def _lost(self, work: Any, error: IllegalTransition) -> Exception:  # noqa: ANN401  any work

@@ -50,7 +50,7 @@ def begin_life(connection: Connection, name: str, now: float) -> int:
 
 
 def end_life(connection: Connection, host: int, now: float) -> None:
-    """Record that a host has ended, in the transaction of `connection`."""
+    """Record that a host has ended. Any other life takes back what it had claimed."""
     sql = "update host set ended_at = %s where id = %s and ended_at is null"
     connection.execute(sql, (now, host))
 

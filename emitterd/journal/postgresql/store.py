@@ -187,9 +187,7 @@ class PostgresqlStore:
         try:
             with suppress(JournalError), translated(self.address):
                 connection = self._connected()
-                with connection.transaction():
-                    end_life(connection, self._host, self.clock.now())
-                    take_back(connection, self.clock.now())
+                end_life(connection, self._host, self.clock.now())
             if self._connection is not None:
                 close(self._connection)
             self._readers.close()

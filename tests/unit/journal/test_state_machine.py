@@ -1,23 +1,38 @@
 """The state machine: each verb in each state, and random walks against a model."""
 
 import random
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from emitterd.errors import IllegalTransition
 from emitterd.journal.journal import Journal
-from emitterd.journal.opening import open_journal
 from emitterd.journal.work import Execute
 from emitterd.model import LIVE, TRANSITIONS, Entry, Grant, State, Verb
-from support.journal import BROKE, LOST, NOW, admission, admit, counted, deliver, grant, row, take
+from support.journal import (
+    BROKE,
+    LOST,
+    NOW,
+    Place,
+    admission,
+    admit,
+    counted,
+    deliver,
+    grant,
+    row,
+    take,
+)
 
 
 def verbs() -> dict[Verb, Callable[[Journal, Entry], None]]:
@@ -66,13 +81,13 @@ def test_no_grant_for_what_is_not_delivering(state: State, journal: Journal) -> 
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-def test_reopened_takes_back_what_was_claimed(tmp_path: Path, *, pinned: bool) -> None:
+def test_reopened_takes_back_what_was_claimed(place: Place, *, pinned: bool) -> None:
     """A claimed entry is queued again; with a grant it may have been sent whole."""
-    with open_journal(tmp_path / "journal.db") as journal:
+    with place.open() as journal:
         entry = take(journal)
         if pinned:
             journal.pin(entry, grant())
-    with open_journal(tmp_path / "journal.db") as journal:
+    with place.open() as journal:
         assert journal.store.reclaimed == 1
         again = journal.claim(NOW)
         assert again is not None
@@ -136,17 +151,16 @@ class Model:
 class Walk(RuleBasedStateMachine):
     """Any order of what intake and workers do, and of restarts."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.journal = open_journal(Path(self.folder.name) / "journal.db")
+        self.place = place
+        self.journal = place.open()
         self.model: dict[int, Model] = {}
         self.held: dict[int, Entry] = {}
 
     def teardown(self) -> None:
-        """Close, and remove the file."""
+        """Close."""
         self.journal.close()
-        self.folder.cleanup()
 
     def pick(self, data: st.DataObject) -> tuple[Entry, Model]:
         """Choose one of the entries that workers hold, and let go of it."""
@@ -200,6 +214,7 @@ class Walk(RuleBasedStateMachine):
     def pin(self, data: st.DataObject, key: str) -> None:
         """Pin a grant, and go on holding the entry."""
         entry, model = self.pick(data)
+        key = f"{key}-{entry.id}"
         self.held[entry.id] = entry
         if model.ambiguous and model.own and model.own[-1] != key:
             model.own.append(key)
@@ -215,7 +230,7 @@ class Walk(RuleBasedStateMachine):
         entry, model = self.pick(data)
         deliver(self.journal, entry)
         model.end(State.DELIVERED)
-        model.own = [*model.own[:-1], "key-1"]
+        model.own = [*model.own[:-1], f"key-{entry.id}"]
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), lost=st.booleans(), later=st.booleans(), charge=st.booleans())
@@ -250,7 +265,7 @@ class Walk(RuleBasedStateMachine):
     def reopen(self) -> None:
         """Die and start again."""
         self.journal.close()
-        self.journal = open_journal(Path(self.folder.name) / "journal.db")
+        self.journal = self.place.open()
         assert self.journal.store.reclaimed == len(self.held)
         for entry_id in self.held:
             model = self.model[entry_id]
@@ -263,7 +278,7 @@ class Walk(RuleBasedStateMachine):
         """Find each entry in the journal, in the state of the model."""
         rows = self.journal.read(
             """select id, path, state, attempts, ambiguous, "grant" is not null,
-               trim(coalesce(earlier_keys, '') || char(10) || coalesce(key, ''), char(10))
+               trim(coalesce(earlier_keys, '') || '\n' || coalesce(key, ''), '\n')
                from entry"""
         )
         assert {item[0]: item[1:5] for item in rows} == {
@@ -287,13 +302,20 @@ class Walk(RuleBasedStateMachine):
         assert self.journal.counts() == counted(self.journal)
 
 
-TestWalk = pytest.mark.timeout(60)(Walk.TestCase)
-TestWalk.settings = settings(
-    max_examples=40,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+def test_walk(new_place: Callable[[], Place]) -> None:
+    """After any order of steps the journal holds what the model says."""
+    limits = settings(
+        max_examples=40,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+    class WalkHere(Walk):
+        def __init__(self) -> None:
+            super().__init__(new_place())
+
+    run_state_machine_as_test(WalkHere, settings=limits)
 
 
 def test_a_late_answer_of_a_former_claim_changes_nothing(journal: Journal) -> None:
