@@ -8,6 +8,7 @@ from typing import TypeVar
 import psycopg
 
 from emitterd.errors import JournalUnreachable
+from emitterd.journal.postgresql.clock import DatabaseClock
 from emitterd.journal.postgresql.connection import (
     Connection,
     Connector,
@@ -109,8 +110,10 @@ class PostgresqlReader:
     def __init__(self, address: DatabaseAddress) -> None:
         """Connect. Raises `NoTables` if no host has started yet, and other `JournalError`s."""
         self._address = address
+        self.clock = DatabaseClock()
         self._connection = Connector(address).connect(read_only=True)
         with closed_on_failure(self._connection, address):
+            self.clock.measure(self._connection)
             if identify(self._connection, address) is None:
                 raise NoTables(
                     f"{address.name} is empty: no host has written to it yet",
