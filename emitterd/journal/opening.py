@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from emitterd.errors import ValueProblem
 from emitterd.journal.sqlite.connection import SqliteReader, find_problem, start_remedy
 from emitterd.journal.sqlite.state_folder import act_as_owner, is_locked
-from emitterd.journal.store import StoreReader
+from emitterd.journal.store import Store, StoreReader
 
 if TYPE_CHECKING:
     from emitterd.journal.journal import Journal
@@ -66,12 +66,12 @@ def open_journal(place: JournalLocation | Path, backoff_max_s: float = 600.0) ->
     """Open or create the journal, and put back into the queue what a dead process had claimed.
 
     `place`: a path alone is that of a file. `backoff_max_s`: see `Journal.apply_settings`. Raises
-    `JournalLocked` if another process has it, and other `JournalError`s.
+    `JournalLocked` if another process has it, `JournalUnreachable` where it is in a database that
+    does not answer, and other `JournalError`s.
     """
     from emitterd.journal.journal import Journal
-    from emitterd.journal.sqlite.store import SqliteStore
 
-    store = SqliteStore(located(place).path)
+    store = _open_store(located(place))
     try:
         return Journal(store, backoff_max_s)
     except BaseException:
@@ -79,12 +79,36 @@ def open_journal(place: JournalLocation | Path, backoff_max_s: float = 600.0) ->
         raise
 
 
+def _open_store(location: JournalLocation) -> Store:
+    if location.url:
+        from emitterd.journal.postgresql.connection import DatabaseAddress
+        from emitterd.journal.postgresql.store import PostgresqlStore
+
+        address = DatabaseAddress(location.url, location.password_file)
+        return PostgresqlStore(address, location.host)
+    from emitterd.journal.sqlite.store import SqliteStore
+
+    return SqliteStore(location.path)
+
+
 def open_reader(place: JournalLocation | Path, *, absent: bool = False) -> StoreReader:
     """Open the journal for reading only. Raises `JournalError` if that fails.
 
-    `place`: a path alone is that of a file. `absent`: a missing file counts as an empty journal.
+    `place`: a path alone is that of a file. `absent`: a missing file, or a database without
+    tables, counts as an empty journal.
     """
-    return SqliteReader(located(place).path, absent=absent)
+    location = located(place)
+    if location.url:
+        from emitterd.journal.postgresql.connection import DatabaseAddress
+        from emitterd.journal.postgresql.reading import PostgresqlReader
+        from emitterd.journal.postgresql.schema import NoTables
+
+        try:
+            return PostgresqlReader(DatabaseAddress(location.url, location.password_file))
+        except NoTables:
+            if not absent:
+                raise
+    return SqliteReader(location.path, absent=absent)
 
 
 def is_running(location: JournalLocation) -> bool:

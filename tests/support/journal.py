@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
@@ -14,17 +14,6 @@ from emitterd.journal.sqlite.connection import SqliteReader
 from emitterd.journal.sqlite.store import SqliteStore
 from emitterd.journal.store import T_co, Transaction
 from emitterd.model import Entry, Fingerprint, Grant, Receipt, State
-
-
-class Place(Protocol):
-    """Where a journal is: it can be opened again."""
-
-    def open(self) -> Journal:
-        """Open the journal."""
-
-    def reader(self) -> JournalReader:
-        """Open it for reading, as another process does."""
-
 
 PATH = b"pat/periodic_exam.zip"
 

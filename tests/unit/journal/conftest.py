@@ -7,12 +7,8 @@ from pathlib import Path
 import pytest
 
 from emitterd.journal.journal import Journal
-from emitterd.journal.postgresql.connection import DatabaseAddress
-from emitterd.journal.postgresql.reading import PostgresqlReader
-from emitterd.journal.postgresql.store import PostgresqlStore
+from emitterd.journal.opening import JournalLocation, open_journal
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.sqlite.store import SqliteStore
-from support.journal import Place
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -24,19 +20,19 @@ def store_kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def new_place(
     store_kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Callable[[], Place]]:
+) -> Iterator[Callable[[], JournalLocation]]:
     """Return what makes an empty database; each call makes another one."""
     numbers = count(1)
     if store_kind == "sqlite":
-        yield lambda: FilePlace(tmp_path / f"state-{next(numbers)}" / "journal.db")
+        yield lambda: JournalLocation(tmp_path / f"state-{next(numbers)}" / "journal.db")
         return
     cluster = request.getfixturevalue("postgresql")
     template: str = request.getfixturevalue("journal_template")
     made: list[str] = []
 
-    def make() -> Place:
+    def make() -> JournalLocation:
         made.append(cluster.create(template))
-        return DatabasePlace(DatabaseAddress(cluster.url(made[-1])))
+        return JournalLocation(tmp_path / "journal", cluster.url(made[-1]), host="host-1")
 
     yield make
     for name in made:
@@ -44,51 +40,21 @@ def new_place(
 
 
 @pytest.fixture
-def place(new_place: Callable[[], Place]) -> Place:
+def place(new_place: Callable[[], JournalLocation]) -> JournalLocation:
     """Make an empty database."""
     return new_place()
 
 
 @pytest.fixture
-def journal(place: Place) -> Iterator[Journal]:
+def journal(place: JournalLocation) -> Iterator[Journal]:
     """Open an empty journal; it is closed at the end."""
-    with place.open() as journal:
+    with open_journal(place) as journal:
         yield journal
 
 
 @pytest.fixture
-def reader(journal: Journal, place: Place) -> Iterator[JournalReader]:
+def reader(journal: Journal, place: JournalLocation) -> Iterator[JournalReader]:
     """Open the journal for reading, as another process does."""
     assert journal.counts()
-    with place.reader() as reader:
+    with JournalReader(place) as reader:
         yield reader
-
-
-class FilePlace:
-    """A journal in a SQLite file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def open(self) -> Journal:
-        """Open the journal."""
-        return Journal(SqliteStore(self.path), backoff_max_s=600.0)
-
-    def reader(self) -> JournalReader:
-        """Open it for reading."""
-        return JournalReader(self.path)
-
-
-class DatabasePlace:
-    """A journal in a PostgreSQL database."""
-
-    def __init__(self, address: DatabaseAddress) -> None:
-        self.address = address
-
-    def open(self) -> Journal:
-        """Open the journal."""
-        return Journal(PostgresqlStore(self.address, "host-1"), backoff_max_s=600.0)
-
-    def reader(self) -> JournalReader:
-        """Open it for reading."""
-        return JournalReader(Path(), store=PostgresqlReader(self.address))

@@ -10,6 +10,7 @@ from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.journal.fair_queue import QUANTUM
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import JournalLocation, open_journal
 from emitterd.journal.rows import Admission
 from emitterd.journal.work import Execute
 from emitterd.model import ClaimOrder, Grant, State
@@ -18,7 +19,6 @@ from support.journal import (
     LOST,
     NOW,
     PATH,
-    Place,
     admission,
     admit,
     counted,
@@ -183,16 +183,16 @@ def test_newcomer_does_not_wait_behind_a_backlog(journal: Journal) -> None:
     assert paths(journal).index(b"b/0") < QUANTUM
 
 
-def test_restart_keeps_the_turns(place: Place) -> None:
+def test_restart_keeps_the_turns(place: JournalLocation) -> None:
     """After a restart a backlog still does not go before a newcomer."""
-    with place.open() as journal:
+    with open_journal(place) as journal:
         batch = [admission(b"a/%03d" % n, flow="a") for n in range(3 * QUANTUM)]
         admit(journal, *batch)
         for _ in range(QUANTUM):
             entry = journal.claim(NOW)
             assert entry is not None
             deliver(journal, entry)
-    with place.open() as journal:
+    with open_journal(place) as journal:
         admit(journal, admission(b"a/999", flow="a"))
         admit(journal, admission(b"b/0", flow="b", rank=9))
         order = paths(journal)
@@ -358,11 +358,11 @@ def test_what_the_server_is_known_to_have(
 @pytest.mark.parametrize(
     "path", [b"caf\xe9.zip", b"new\nline.zip", b"\x00\xff.zip", "दो/é.zip".encode()]
 )
-def test_paths_are_bytes(path: bytes, place: Place) -> None:
+def test_paths_are_bytes(path: bytes, place: JournalLocation) -> None:
     """Any name comes back as it was, from disk too."""
-    with place.open() as journal:
+    with open_journal(place) as journal:
         admit(journal, admission(path))
-    with place.open() as journal:
+    with open_journal(place) as journal:
         entry = journal.claim(NOW)
         assert entry is not None
         assert entry.path == path

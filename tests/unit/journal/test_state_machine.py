@@ -18,21 +18,10 @@ from hypothesis.stateful import (
 
 from emitterd.errors import IllegalTransition
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import JournalLocation, open_journal
 from emitterd.journal.work import Execute
 from emitterd.model import LIVE, TRANSITIONS, Entry, Grant, State, Verb
-from support.journal import (
-    BROKE,
-    LOST,
-    NOW,
-    Place,
-    admission,
-    admit,
-    counted,
-    deliver,
-    grant,
-    row,
-    take,
-)
+from support.journal import BROKE, LOST, NOW, admission, admit, counted, deliver, grant, row, take
 
 
 def verbs() -> dict[Verb, Callable[[Journal, Entry], None]]:
@@ -81,13 +70,13 @@ def test_no_grant_for_what_is_not_delivering(state: State, journal: Journal) -> 
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-def test_reopened_takes_back_what_was_claimed(place: Place, *, pinned: bool) -> None:
+def test_reopened_takes_back_what_was_claimed(place: JournalLocation, *, pinned: bool) -> None:
     """A claimed entry is queued again; with a grant it may have been sent whole."""
-    with place.open() as journal:
+    with open_journal(place) as journal:
         entry = take(journal)
         if pinned:
             journal.pin(entry, grant())
-    with place.open() as journal:
+    with open_journal(place) as journal:
         assert journal.store.reclaimed == 1
         again = journal.claim(NOW)
         assert again is not None
@@ -151,10 +140,10 @@ class Model:
 class Walk(RuleBasedStateMachine):
     """Any order of what intake and workers do, and of restarts."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: JournalLocation) -> None:
         super().__init__()
         self.place = place
-        self.journal = place.open()
+        self.journal = open_journal(place)
         self.model: dict[int, Model] = {}
         self.held: dict[int, Entry] = {}
 
@@ -265,7 +254,7 @@ class Walk(RuleBasedStateMachine):
     def reopen(self) -> None:
         """Die and start again."""
         self.journal.close()
-        self.journal = self.place.open()
+        self.journal = open_journal(self.place)
         assert self.journal.store.reclaimed == len(self.held)
         for entry_id in self.held:
             model = self.model[entry_id]
@@ -302,7 +291,7 @@ class Walk(RuleBasedStateMachine):
         assert self.journal.counts() == counted(self.journal)
 
 
-def test_walk(new_place: Callable[[], Place]) -> None:
+def test_walk(new_place: Callable[[], JournalLocation]) -> None:
     """After any order of steps the journal holds what the model says."""
     limits = settings(
         max_examples=40,
