@@ -28,11 +28,11 @@ _REPLACE = """"grant" = null, error = 'E204',
 _REFRESH = """update entry set device = ?, inode = ?, bytes = ?, mtime_ns = ?, ctime_ns = ?,
     findings = ? where id = ?"""
 
-# The turn of a rejected file is 0: it is never claimed, so it takes no place in the queue.
-_INSERT = """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
-    mtime_ns, ctime_ns, admitted_at, changed_at, error, reason, disposal, findings,
-    ambiguous, earlier_keys)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+COLUMNS = """path, state, flow, turn, rank, device, inode, bytes, mtime_ns, ctime_ns,
+    admitted_at, changed_at, error, reason, disposal, findings, ambiguous, earlier_keys"""
+"""What the row of a new version has: the values of `new_row`."""
+
+_INSERT = f"insert into entry ({COLUMNS}) values ({', '.join('?' * 18)})"  # noqa: S608  names are ours
 
 # An attempt for the last version may have left an object under these keys. If the version was
 # forgotten or has the same size, the file may have the same content: its receipt must name them.
@@ -40,6 +40,9 @@ _LOST_KEYS = """select trim(coalesce(earlier_keys, '') || '\n' || coalesce(key, 
     from entry where id = (select max(id) from entry where path = ?)
     and state <> 'delivered' and ambiguous and coalesce(key, earlier_keys) is not null
     and (forgotten_at is not null or bytes = ?)"""
+
+FirstState = tuple[State, Code | None, str | None]
+"""The state of a new version, its error and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +60,26 @@ class Admit:
 
     def run(self, transaction: Transaction) -> list[Admitted]:
         """Make the change."""
-        # Set by a rebuild that could not save everything.
-        rows = transaction.query(READ_FACT, ("", "rebuilt_at"))
-        rebuilt_at = float(rows[0][0]) if rows else None
-        return [_admit(transaction, self.queue, file, self.now, rebuilt_at) for file in self.files]
+        rebuilt_at = read_rebuilt_at(transaction)
+        return [
+            admit_file(transaction, self.queue, file, self.now, rebuilt_at) for file in self.files
+        ]
 
 
-def _admit(
+def read_rebuilt_at(transaction: Transaction) -> float | None:
+    """Return when a rebuild could not save everything; None if none did."""
+    rows = transaction.query(READ_FACT, ("", "rebuilt_at"))
+    return float(rows[0][0]) if rows else None
+
+
+def admit_file(
     transaction: Transaction,
     queue: FairQueue,
     file: Admission,
     now: float,
     rebuilt_at: float | None,
 ) -> Admitted:
+    """Admit a file, whatever is known of its path."""
     known, earlier_keys = _known_version(transaction, file)
     if known is not None and known.matches(file.fingerprint):
         return Admitted(AdmissionResult.KNOWN)
@@ -82,27 +92,38 @@ def _admit(
         replaced_bytes = known.fingerprint.size_bytes
         change_state(transaction, Verb.WITHDRAW, known.id, known.token, _REPLACE, {"now": now})
         reach(Point.REPLACED)
-    state, error, reason = _first_state(transaction, known, file, rebuilt_at)
-    transaction.execute(
-        _INSERT,
-        (
-            file.path,
-            state,
-            file.flow,
-            0 if file.error else queue.assign(file.flow),
-            file.rank,
-            *file.fingerprint,
-            now,
-            now,
-            error,
-            reason,
-            "due" if file.dispose else None,
-            _pack_findings(file),
-            earlier_keys is not None,
-            earlier_keys,
-        ),
+    begins = _first_state(transaction, known, file, rebuilt_at)
+    row = new_row(file, begins, queue, now, earlier_keys)
+    transaction.execute(_INSERT, row)
+    return Admitted(AdmissionResult.ADMITTED, replaced_bytes, held=begins[0] is State.HELD)
+
+
+def new_row(
+    file: Admission,
+    begins: FirstState,
+    queue: FairQueue,
+    now: float,
+    earlier_keys: str | None = None,
+) -> tuple[object, ...]:
+    """Return the values of `COLUMNS` for a new version."""
+    state, error, reason = begins
+    return (
+        file.path,
+        state,
+        file.flow,
+        # A rejected file is never claimed, so it takes no place in the queue.
+        0 if file.error else queue.assign(file.flow),
+        file.rank,
+        *file.fingerprint,
+        now,
+        now,
+        error,
+        reason,
+        "due" if file.dispose else None,
+        _pack_findings(file),
+        earlier_keys is not None,
+        earlier_keys,
     )
-    return Admitted(AdmissionResult.ADMITTED, replaced_bytes, held=state is State.HELD)
 
 
 def _refresh(transaction: Transaction, known: Known, file: Admission) -> bool:
@@ -139,14 +160,27 @@ def _known_version(transaction: Transaction, file: Admission) -> tuple[Known | N
 
 def _first_state(
     transaction: Transaction, known: Known | None, file: Admission, rebuilt_at: float | None
-) -> tuple[State, Code | None, str | None]:
+) -> FirstState:
+    # A hold applies to the path. E107 applies to this content only.
+    certain = known if known is None or known.error != Code.RECEIPT_LOST else None
+    if file.error is None and certain is not None and _is_held(transaction, certain, file.path):
+        return State.HELD, None, None
+    since = "select 1 from entry where path = ? and admitted_at > ? limit 1"
+    if rebuilt_at is not None and transaction.query(since, (file.path, rebuilt_at)):
+        # A version of it was admitted since.
+        rebuilt_at = None
+    return first_state(file, rebuilt_at)
+
+
+def first_state(file: Admission, rebuilt_at: float | None) -> FirstState:
+    """Return the state, the error and the reason of the first version of a path.
+
+    A rebuilt journal may have lost the receipt of a file that is older than the rebuild.
+    """
     if file.error is not None:
         return State.REJECTED, file.error.code, file.error.reason
-    # A hold applies to the path. E107 applies to this content only.
-    uncertain = known is not None and known.error == Code.RECEIPT_LOST
-    if known is not None and not uncertain and _is_held(transaction, known, file.path):
-        return State.HELD, None, None
-    if _may_be_delivered(transaction, file, rebuilt_at):
+    # The ctime: `cp -p` and `unzip` give a new file an old mtime.
+    if rebuilt_at is not None and file.fingerprint.ctime_ns <= rebuilt_at * 1e9:
         return State.HELD, Code.RECEIPT_LOST, Code.RECEIPT_LOST.title
     return State.QUEUED, None, None
 
@@ -157,15 +191,3 @@ def _is_held(transaction: Transaction, known: Known, path: bytes) -> bool:
         return known.state is State.HELD
     last = "select act from action where path = ? order by id desc limit 1"
     return transaction.query(last, (path,)) == [("hold",)]
-
-
-def _may_be_delivered(transaction: Transaction, file: Admission, rebuilt_at: float | None) -> bool:
-    """Tell whether a rebuilt journal may have lost the receipt of the file.
-
-    The file is older than the rebuild, and no version of it was admitted since.
-    """
-    # The ctime: `cp -p` and `unzip` give a new file an old mtime.
-    if rebuilt_at is None or file.fingerprint.ctime_ns > rebuilt_at * 1e9:
-        return False
-    since = "select 1 from entry where path = ? and admitted_at > ? limit 1"
-    return not transaction.query(since, (file.path, rebuilt_at))

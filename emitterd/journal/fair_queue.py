@@ -17,7 +17,8 @@ class FairQueue:
 
     def __init__(self) -> None:
         self.current = 0
-        self._last: dict[str, tuple[int, int]] = {}
+        self.last: dict[str, tuple[int, int]] = {}
+        """The last turn of each flow, and how many of its entries are in it."""
         self.probed: list[str] = []
         """The flows that probes were of: a folder of bad files must not give every probe."""
 
@@ -25,18 +26,18 @@ class FairQueue:
         """Restore the current turn, and the last turn of each flow, after a restart."""
         self.current = current
         # The places used are not stored: each flow goes on in the turn after its last one.
-        self._last = {flow: (turn, QUANTUM) for flow, turn in flows}
+        self.last = {flow: (turn, QUANTUM) for flow, turn in flows}
 
     def assign(self, flow: str) -> int:
         """Return the turn of the flow's next entry."""
-        turn, used = self._last.get(flow, (self.current, 0))
+        turn, used = self.last.get(flow, (self.current, 0))
         # A flow that had nothing to send gets no credit for the turns that have passed.
         if turn < self.current:
             turn, used = self.current, 0
         elif used >= QUANTUM:
             turn, used = turn + 1, 0
         # A rollback does not undo this: the flow loses one place, and the order holds.
-        self._last[flow] = (turn, used + 1)
+        self.last[flow] = (turn, used + 1)
         return turn
 
     def served(self, turn: int) -> None:

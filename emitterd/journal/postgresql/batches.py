@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 
@@ -15,7 +16,14 @@ from psycopg import errors
 
 from emitterd.errors import HostFenced, IllegalTransition, KeyTaken
 from emitterd.journal import rows as statements
+from emitterd.journal.admission import Admit
 from emitterd.journal.group_commit import Batch, PendingWrite
+from emitterd.journal.postgresql.admitting import (
+    admit_together,
+    lock_turns,
+    save_turns,
+    was_admitted,
+)
 from emitterd.journal.postgresql.connection import DatabaseAddress, is_lost, translate_error
 from emitterd.journal.postgresql.transaction import PostgresqlTransaction
 from emitterd.journal.store import Row
@@ -108,7 +116,7 @@ _DELIVER = f"""update entry set state = 'delivered', changed_at = now, token = e
     where entry.id = new.id and entry.token = new.token returning entry.id"""  # noqa: S608, E501  names are ours
 
 C = TypeVar("C", Pin, Deliver)
-W = TypeVar("W", Claim, Pin, Deliver)
+W = TypeVar("W", Admit, Claim, Pin, Deliver)
 
 
 class SharedQueue:
@@ -155,21 +163,24 @@ class Runner:
         Raises what concerns the whole batch.
         """
         for pending in batch:
-            pending.error = None
-            if not isinstance(pending.work, Claim | Pin | Deliver):
+            pending.result = pending.error = None
+            if not isinstance(pending.work, Admit | Claim | Pin | Deliver):
                 self._run_one(pending)
                 self.queue.lower()
+        self._admit(_of_kind(batch, Admit))
         self._run_together(_of_kind(batch, Pin), self._pin)
         self._run_together(_of_kind(batch, Deliver), self._deliver)
         is_durable = any(pending.work.durable for pending in batch)
         # With a grant, bytes follow at once.
         return self._claim(_of_kind(batch, Claim)) or is_durable
 
-    def _run_one(self, pending: PendingWrite[Any]) -> None:
+    def _run_one(
+        self, pending: PendingWrite[Any], run: Callable[[PostgresqlTransaction], Any] | None = None
+    ) -> None:
         connection, work = self.transaction.connection, pending.work
         connection.execute("savepoint work")
         try:
-            pending.result = work.run(self.transaction)
+            pending.result = (run or work.run)(self.transaction)
         except psycopg.Error as error:
             if _concerns_all(error):
                 raise
@@ -221,6 +232,15 @@ class Runner:
         if rows == [(self.host,)]:
             return error
         return HostFenced(f"another host has taken over entry {entry_id}")
+
+    def _admit(self, group: list[tuple[PendingWrite[Any], Admit]]) -> None:
+        if not group:
+            return
+        turns = lock_turns(self.transaction, [work for _, work in group], self.queue.current)
+        for pending, work in group:
+            self._run_one(pending, partial(admit_together, admit=work, queue=turns))
+        if any(was_admitted(pending.result) for pending, _ in group):
+            save_turns(self.transaction, turns)
 
     def _pin(self, pins: list[Pin]) -> list[Row]:
         names = ("entry_id", "token", "packed", "key", "granted_at", "confirmation")

@@ -244,7 +244,10 @@ class PostgresqlStore:
                 if self._is_committed(batch, is_last=number == TRIES - 1):
                     break
             self._commits += 1
-            self._busy_since = self._full_since = None
+            self._full_since = None
+            self._note_busy(
+                next((p.error for p in batch if isinstance(p.error, JournalBusy)), None)
+            )
         except JournalBusy as busy:
             self._note_busy(busy)
             raise
@@ -256,8 +259,10 @@ class PostgresqlStore:
         finally:
             self._committing_since = None
 
-    def _note_busy(self, busy: JournalBusy) -> None:
-        if self._busy_since is None:
+    def _note_busy(self, busy: JournalBusy | None) -> None:
+        if busy is None:
+            self._busy_since = None
+        elif self._busy_since is None:
             self._busy_since = time.time()
             log.error("journal.busy", error=busy.code, reason=str(busy), hint=busy.remedy)
 
