@@ -203,17 +203,10 @@ def _query(chosen: FileFilter, counts: Mapping[State, int]) -> _Query:
     if chosen.text:
         # A byte that is not UTF-8, as people copy it from the page.
         texts = {f"text{number}": text for number, text in enumerate(undisplay(chosen.text))}
-        likes = [rf"cast(path as text) like cast(:{name} as text) escape '\'" for name in texts]
-        matching.append(f"({' or '.join(likes)})")
-        parameters |= {name: b"%" + _literal(text) + b"%" for name, text in texts.items()}
+        contains = [f"instr(lower(path), lower(:{name})) > 0" for name in texts]
+        matching.append(f"({' or '.join(contains)})")
+        parameters |= texts
     return _Query(index, visited, " and ".join(matching), parameters)
-
-
-def _literal(text: bytes) -> bytes:
-    r"""Escape what LIKE would interpret."""
-    for special in (b"\\", b"%", b"_"):
-        text = text.replace(special, b"\\" + special)
-    return text
 
 
 def _source(chosen: FileFilter, counts: Mapping[State, int]) -> tuple[str, str]:
@@ -343,7 +336,7 @@ SHORT_REJECTED = 20
 LATEST_REJECTED = 500
 """Current rejections are looked for among this many of the latest."""
 
-_SIDE = """(select json_object('state', state, 'rows', json(rows)) from tracked
+_SIDE = """(select cast(json_object('state', state, 'rows', json(rows)) as text) from tracked
     where tracked.id = entry.id)"""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import DeliveryError
-from emitterd.journal.store import Dialect, Read, Row, Transaction
+from emitterd.journal.store import Read, Row, Transaction
 from emitterd.model import TRANSITIONS, Entry, Fingerprint, Grant, ServerState, State, Tracked, Verb
 from emitterd.text import display, iso
 
@@ -192,11 +192,11 @@ _CLAIM = f"""update entry set state = '{TRANSITIONS[Verb.CLAIM][1]}', changed_at
                         when 'fresh-first' then pinned end,
         (:want <> 'any' and again), probed, turn, rank, id limit 1
 ) returning turn, flow, {ENTRY}, granted_at is null and not exists (
-    select 1 from entry other where other.path = %s and other.id <> entry.id)
+    select 1 from entry other where other.path = cast(entry.path as blob) and other.id <> entry.id)
 """  # noqa: S608  no input
 
 
-def claim(sql: Dialect, probed: Sequence[str]) -> str:
+def claim(probed: Sequence[str]) -> str:
     """Return the statement that claims the next entry; `probed` names parameters that are flows.
 
     Of the queued it takes the one with the lowest turn, and of the deferred one that is due; where
@@ -206,7 +206,7 @@ def claim(sql: Dialect, probed: Sequence[str]) -> str:
     Most paths have one version: the last column spares them three more queries.
     """
     names = ", ".join(f":{name}" for name in probed)
-    return _CLAIM % (f"flow not in ({names})" if names else "true", sql.blob("entry.path"))
+    return _CLAIM % (f"flow not in ({names})" if names else "true")
 
 
 RECLAIM = """update entry set state = 'queued', changed_at = ?, token = token + 1,

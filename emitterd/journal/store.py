@@ -1,8 +1,8 @@
 """What the journal needs of a database: the protocols that each store implements.
 
-`Journal` knows only these. Its SQL is portable: placeholders are `?` or `:name`, and `Dialect` has
-the few words that differ. A write is a `Work`: a frozen dataclass, so that a store may run many of
-one kind as one statement.
+`Journal` knows only these. Its SQL is portable: it is that of SQLite, with placeholders `?` or
+`:name`, as far as PostgreSQL has it too. A write is a `Work`: a frozen dataclass, so that a store
+may run many of one kind as one statement.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,16 +20,6 @@ T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
 
-class Dialect(Protocol):
-    """The words of SQL that differ between the stores."""
-
-    def index(self, name: str) -> str:
-        """Return the hint, after a table's name, to use this index; empty where there is none."""
-
-    def blob(self, column: str) -> str:
-        """Return a column of bytes as RETURNING must name it to find rows by an index."""
-
-
 class Clock(Protocol):
     """The clock whose instants are stored."""
 
@@ -39,10 +29,6 @@ class Clock(Protocol):
 
 class Transaction(Protocol):
     """A transaction that writes. It ends when the work returns or raises."""
-
-    @property
-    def sql(self) -> Dialect:
-        """The words of SQL that differ."""
 
     def query(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return all rows of a statement, also of one with RETURNING."""
@@ -96,10 +82,6 @@ class StoreReader(Protocol):
     def clock(self) -> Clock:
         """The clock whose instants are stored."""
 
-    @property
-    def sql(self) -> Dialect:
-        """The words of SQL that differ."""
-
     def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call, or with `snapshot`.
 
@@ -143,10 +125,6 @@ class Store(Protocol):
     @property
     def clock(self) -> Clock:
         """The clock whose instants are stored."""
-
-    @property
-    def sql(self) -> Dialect:
-        """The words of SQL that differ."""
 
     @property
     def host(self) -> Host | None:

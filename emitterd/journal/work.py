@@ -111,7 +111,7 @@ class Claim:
         probed = self.queue.probed if fresh_first else []
         names = {f"probed_{number}": flow for number, flow in enumerate(probed)}
         values = {"now": self.now, "due_max": self.due_max, "want": self.want.value, **names}
-        rows = transaction.query(statements.claim(transaction.sql, [*names]), values)
+        rows = transaction.query(statements.claim([*names]), values)
         if not rows:
             return None
         turn, flow, *row = rows[0]

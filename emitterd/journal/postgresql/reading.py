@@ -20,8 +20,8 @@ from emitterd.journal.postgresql.connection import (
     translated,
 )
 from emitterd.journal.postgresql.schema import NoTables, identify
-from emitterd.journal.postgresql.transaction import DIALECT, PostgresqlTransaction, translated_sql
-from emitterd.journal.store import Dialect, Parameters, Read, Row
+from emitterd.journal.postgresql.transaction import PostgresqlTransaction, translated_sql
+from emitterd.journal.store import Parameters, Read, Row
 
 READERS = 3
 """Connections for reading: the page, the intake and the workers."""
@@ -104,8 +104,6 @@ class Readers:
 
 class PostgresqlReader:
     """The journal's database, opened for reading only: for commands and the page."""
-
-    sql: Dialect = DIALECT
 
     def __init__(self, address: DatabaseAddress) -> None:
         """Connect. Raises `NoTables` if no host has started yet, and other `JournalError`s."""

@@ -91,10 +91,18 @@ create table entry (
     autovacuum_vacuum_cost_delay = 0
 );
 
--- SQLite's function, by which `entry_dropped` finds what the server will drop.
+-- What SQLite has, under the same names: searches in text and in bytes, letters of ASCII without
+-- their case, and a type for bytes.
 create function instr(text, text) returns integer
     language sql immutable strict parallel safe
     return strpos($1, $2);
+create function instr(bytea, bytea) returns integer
+    language sql immutable strict parallel safe
+    return position($2 in $1);
+create function lower(bytea) returns bytea
+    language sql immutable strict parallel safe
+    return decode(lower(encode($1, 'escape')), 'escape');
+create domain blob as bytea;
 
 -- One live version a path: never two uploads of one path at once.
 create unique index entry_live on entry (path)

@@ -35,8 +35,8 @@ from emitterd.journal.postgresql.hosts import begin_life, end_life, take_back
 from emitterd.journal.postgresql.listening import Listener
 from emitterd.journal.postgresql.reading import Readers
 from emitterd.journal.postgresql.schema import identify, prepare
-from emitterd.journal.postgresql.transaction import DIALECT, PostgresqlTransaction
-from emitterd.journal.store import Dialect, Host, Parameters, Read, Row, StoreState, Work
+from emitterd.journal.postgresql.transaction import PostgresqlTransaction
+from emitterd.journal.store import Host, Parameters, Read, Row, StoreState, Work
 from emitterd.journal.work import Claim
 from emitterd.model import Entry
 
@@ -95,7 +95,6 @@ class _Nothing:
 class PostgresqlStore:
     """The journal's database, and this process as one of its hosts. Thread-safe."""
 
-    sql: Dialect = DIALECT
     moved: JournalError | None = None
     restored = False
     host: Host | None = None

@@ -1,22 +1,26 @@
-"""Portable SQL on a connection of psycopg, and the words of PostgreSQL that differ."""
+"""Portable SQL on a connection of psycopg.
+
+The schema has functions and types of SQLite's names: `instr`, `lower` for bytes, `blob`. The rest
+that differs is translated here.
+"""
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 
 from emitterd.journal.postgresql.connection import Connection
-from emitterd.journal.store import Dialect, Parameters, Row
+from emitterd.journal.store import Parameters, Row
 
 _TOKEN = re.compile(
     r"""(?P<literal>'(?:[^']|'')*'|"[^"]*") | (?P<mark>\?) | :(?P<name>[a-z_][a-z0-9_]*)
-    | (?P<percent>%)""",
+    | (?P<percent>%) | (?P<hint>\ indexed\ by\ \w+) | (?P<json>\bjson_object\b)""",
     re.VERBOSE,
 )
 
 
 @lru_cache(maxsize=1000)
 def translated_sql(sql: str) -> str:
-    """Return portable SQL with the placeholders of psycopg."""
+    """Return portable SQL as psycopg and PostgreSQL read it, which knows no hints."""
     return _TOKEN.sub(_placeholder, sql)
 
 
@@ -26,29 +30,16 @@ def _placeholder(token: re.Match[str]) -> str:
             return "%s"
         case "name":
             return f"%({token['name']})s"
+        case "hint":
+            return ""
+        case "json":
+            return "json_build_object"
         case _:
             return token[0].replace("%", "%%")
 
 
-class PostgresqlDialect:
-    """The words of SQL that differ between the stores."""
-
-    def index(self, name: str) -> str:  # noqa: ARG002  the planner has statistics
-        """Return no hint: PostgreSQL has none."""
-        return ""
-
-    def blob(self, column: str) -> str:
-        """Return the column as it is."""
-        return column
-
-
-DIALECT: Dialect = PostgresqlDialect()
-
-
 class PostgresqlTransaction:
     """A `Transaction`: one that `connection` is in, or else one for each statement."""
-
-    sql: Dialect = DIALECT
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emitterd.errors import JournalBusy, JournalDamaged, JournalError, JournalFull, JournalIOError
 from emitterd.journal.sqlite.state_folder import is_locked, refuse_lost, refuse_unusable
-from emitterd.journal.store import Clock, Dialect, Parameters, Row
+from emitterd.journal.store import Clock, Parameters, Row
 from emitterd.permissions import as_root, current_user
 from emitterd.translation.text import Text
 
@@ -92,21 +92,6 @@ class SystemClock:
         return time.time()
 
 
-class SqliteDialect:
-    """The words of SQL that only SQLite has."""
-
-    def index(self, name: str) -> str:
-        """Return the hint, after a table's name, to use this index."""
-        return f"indexed by {name}"
-
-    def blob(self, column: str) -> str:
-        """Return a column of bytes as RETURNING must name it to find rows by an index."""
-        # SQLite finds a value that RETURNING computed in an index only by a cast.
-        return f"cast({column} as blob)"
-
-
-DIALECT = SqliteDialect()
-
 SERVICES = Path("/var/lib/emitterd")
 """The folder of the service's journal. That of an instance is in a folder below it."""
 
@@ -163,7 +148,6 @@ class SqliteReader:
     """The file opened for reading only, or an empty journal in memory."""
 
     clock: Clock = SystemClock()
-    sql: Dialect = DIALECT
 
     def __init__(self, path: Path, *, absent: bool = False) -> None:
         """Open the file. `absent`: a missing file counts as an empty journal."""

@@ -29,7 +29,6 @@ from emitterd.journal.group_commit import Batch, GroupCommit, PendingWrite
 from emitterd.journal.sqlite.connection import (
     APPLICATION_ID,
     BUSY_TIMEOUT_S,
-    DIALECT,
     VERSION,
     SystemClock,
     check,
@@ -49,7 +48,7 @@ from emitterd.journal.sqlite.state_folder import (
     refuse_lost,
     refuse_mixture,
 )
-from emitterd.journal.store import Clock, Dialect, Parameters, Read, Row, StoreState, Work
+from emitterd.journal.store import Clock, Parameters, Read, Row, StoreState, Work
 from emitterd.journal.work import Reclaim
 from emitterd.spool.mounts import NETWORK, file_system
 
@@ -78,8 +77,6 @@ log = structlog.get_logger()
 class SqliteTransaction:
     """A `Transaction` on the connection that writes."""
 
-    sql: Dialect = DIALECT
-
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
@@ -100,7 +97,6 @@ class SqliteStore:
     """The journal's file, locked for this process. Thread-safe."""
 
     clock: Clock = SystemClock()
-    sql: Dialect = DIALECT
     host = None
     """No other host can share the file."""
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 from itertools import count, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emitterd.journal import listing
@@ -25,7 +25,10 @@ from emitterd.journal.listing import (
     last_files,
     list_files,
 )
-from emitterd.journal.store import Row
+from emitterd.journal.postgresql.connection import connect
+from emitterd.journal.postgresql.transaction import PostgresqlTransaction
+from emitterd.journal.sqlite.store import SqliteTransaction
+from emitterd.journal.store import Parameters, Row, Transaction
 from emitterd.model import WAITING, State
 from emitterd.text import display
 
@@ -36,40 +39,35 @@ DAY_S = 86400.0
 ALL = FileFilter()
 
 _INSERT = """insert into entry (path, state, flow, turn, rank, device, inode, bytes, mtime_ns,
-    ctime_ns, admitted_at, changed_at, delivered_at)
-    values (?, ?, ?, ?, 0, 1, ?, 8, 1, 1, ?, ?, ?)"""
+    ctime_ns, admitted_at, changed_at, delivered_at, host)
+    values (?, ?, ?, ?, 0, 1, ?, 8, 1, 1, ?, ?, ?, 1)"""
 
 
 class Shelf:
     """A journal whose entries are written directly."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        connection.executescript(
-            files("emitterd.journal.sqlite").joinpath("schema.sql").read_text()
-        )
-
-    def read(self, sql: str, parameters: object = ()) -> list[Row]:
-        """Run a query."""
-        return self._connection.execute(sql, parameters).fetchall()  # type: ignore[arg-type]
+    def __init__(self, transaction: Transaction) -> None:
+        self.read = transaction.query
+        self.change = transaction.execute
+        self._insert = partial(transaction.execute_many, _INSERT)
 
     def add(self, path: str, state: State, flow: str, at: float) -> None:
         """Add an entry."""
         number = self.read("select coalesce(max(id), 0) + 1 from entry")[0][0]
         delivered_at = at + 1 if state is State.DELIVERED else None
         row = (path.encode(), state, flow, number, number, at, at, delivered_at)
-        self._connection.execute(_INSERT, row)
+        self._insert([row])
 
     def fill(self, number: int, flow: str = EXAM, state: State = State.DELIVERED) -> None:
         """Add files, one every second."""
-        rows = (
+        rows = [
             (
                 f"{flow}_{second:06}.zip".encode(), state, flow, second, second,
                 BEGAN_AT + second, BEGAN_AT + second, BEGAN_AT + second,
             )
             for second in range(number)
-        )  # fmt: skip
-        self._connection.executemany(_INSERT, rows)
+        ]  # fmt: skip
+        self._insert(rows)
 
     @property
     def counts(self) -> dict[State, int]:
@@ -88,6 +86,16 @@ class Shelf:
             shown = self.page(chosen, after=shown.older)
             yield shown
 
+
+class FileShelf(Shelf):
+    """One in a SQLite database in memory."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        schema = files("emitterd.journal.sqlite").joinpath("schema.sql")
+        connection.executescript(schema.read_text())
+        self._connection = connection
+        super().__init__(SqliteTransaction(connection))
+
     def cost(self, work: Callable[[], object]) -> int:
         """Return how many steps of SQLite a piece of work takes, in tens."""
         steps = count()
@@ -98,20 +106,40 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
+def new_shelf(store_kind: str, request: pytest.FixtureRequest) -> Iterator[Callable[[], Shelf]]:
+    """Return what makes an empty journal; it takes the place of the last one."""
+    with ExitStack() as stack:
+        if store_kind == "sqlite":
+            yield lambda: FileShelf(stack.enter_context(memory()))
+            return
+        address = request.getfixturevalue("journal_address")
+        connection = stack.enter_context(closing(connect(address)))
+
+        def emptied() -> Shelf:
+            connection.execute("truncate entry, entry_count, host_arrival restart identity cascade")
+            return Shelf(PostgresqlTransaction(connection))
+
+        yield emptied
+
+
+@pytest.fixture
+def shelf(new_shelf: Callable[[], Shelf]) -> Shelf:
     """Make an empty journal."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        yield Shelf(connection)
+    return new_shelf()
+
+
+def memory() -> closing[sqlite3.Connection]:
+    """Open a database in memory."""
+    return closing(sqlite3.connect(":memory:", isolation_level=None))
 
 
 @pytest.fixture(scope="module")
-def filled() -> Iterator[list[Shelf]]:
+def filled() -> Iterator[list[FileShelf]]:
     """Make a small journal, and one of ten times the size."""
     with ExitStack() as stack:
         shelves = []
         for number in (400, 4000):
-            connection = sqlite3.connect(":memory:", isolation_level=None)
-            shelves.append(Shelf(stack.enter_context(closing(connection))))
+            shelves.append(FileShelf(stack.enter_context(memory())))
             shelves[-1].fill(number)
             shelves[-1].fill(number, MASTER, State.REJECTED)
         yield shelves
@@ -142,20 +170,23 @@ FILTERS = st.builds(
 )
 
 
-@settings(max_examples=40)
-@given(ENTRIES, FILTERS, st.integers(1, 70))
+@settings(
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(entries=ENTRIES, chosen=FILTERS, searched=st.integers(1, 70))
 def test_all_pages_together_are_all_files_that_match(
-    entries: list[tuple[str, State, str, int]], chosen: FileFilter, searched: int
+    new_shelf: Callable[[], Shelf],
+    entries: list[tuple[str, State, str, int]],
+    chosen: FileFilter,
+    searched: int,
 ) -> None:
     """No file is missing or doubled, in the order of admission, however far a query searches."""
-    with (
-        closing(sqlite3.connect(":memory:", isolation_level=None)) as connection,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listing, "SHOWN", 7)
         patch.setattr(listing, "SEARCHED", searched)
         patch.setattr(listing, "BATCH", 5)
-        shelf = Shelf(connection)
+        shelf = new_shelf()
         expected = []
         for number, (name, state, flow, second) in enumerate(entries):
             path, at = f"{flow}/{number}/{name}", BEGAN_AT + second
@@ -206,6 +237,7 @@ def named(value: object) -> str:
     return f"{states} {value.dataset} {value.since} {value.until} {value.text}"
 
 
+@pytest.mark.parametrize("store_kind", ["sqlite"])
 @pytest.mark.parametrize(
     ("chosen", "index"),
     [
@@ -232,7 +264,7 @@ def test_each_filter_uses_an_index(
     shelf.add("a", State.HELD, EXAM, BEGAN_AT)
     plans: list[str] = []
 
-    def read(sql: str, parameters: object = ()) -> list[Row]:
+    def read(sql: str, parameters: Parameters = ()) -> list[Row]:
         plans.append(str(shelf.read(f"explain query plan {sql}", parameters)))
         return shelf.read(sql, parameters)
 
@@ -261,7 +293,7 @@ def test_each_filter_uses_an_index(
     ids=named,
 )
 def test_a_page_costs_the_same_in_a_large_journal(
-    filled: list[Shelf], monkeypatch: pytest.MonkeyPatch, chosen: FileFilter
+    filled: list[FileShelf], monkeypatch: pytest.MonkeyPatch, chosen: FileFilter
 ) -> None:
     """With ten times the files a page takes no more steps of SQLite, wherever it is."""
     monkeypatch.setattr(listing, "SEARCHED", 100)
@@ -318,7 +350,7 @@ def test_a_text_of_the_last_byte_is_searched_like_any_other(
     monkeypatch.setattr(listing, "SEARCHED", 100)
     shelf.fill(250)
     path = b"\xff\xff.zip"
-    shelf.read("update entry set path = ? where id = 1", (path,))
+    shelf.change("update entry set path = ? where id = 1", (path,))
     shown = shelf.page(FileFilter(text=r"\xff"))
 
     assert shown.searched_to is not None
@@ -329,7 +361,7 @@ def test_a_name_that_is_not_utf_8_is_found_as_it_is_shown(shelf: Shelf) -> None:
     """People copy it from the page."""
     path = b"pat/caf\xe9.zip"
     shelf.add("pat/cafe.zip", State.HELD, EXAM, BEGAN_AT)
-    shelf.read("update entry set path = ?", (path,))
+    shelf.change("update entry set path = ?", (path,))
 
     assert paths(shelf.page(FileFilter(text=r"CAF\xe9"))) == [r"pat/caf\xe9.zip"]
     assert paths(shelf.page(FileFilter(text="caf\udce9"))) == [r"pat/caf\xe9.zip"]
@@ -370,6 +402,6 @@ def test_a_download_reads_in_batches(shelf: Shelf) -> None:
     shelf.fill(BATCH + 10)
     batches = all_files(shelf.read, replace(FileFilter(), dataset=EXAM), shelf.counts)
     assert len(next(batches)) == BATCH
-    shelf.read("delete from entry where id < 4")
+    shelf.change("delete from entry where id < 4")
     assert len(next(batches)) == 7
     assert list(batches) == []

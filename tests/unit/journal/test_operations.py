@@ -446,7 +446,6 @@ def test_a_file_in_each_state_is_marked_but_under_upload(
     assert journal.claim(time.time()) is None
 
 
-@pytest.mark.parametrize("store_kind", ["sqlite"])  # the reader's columns are SQLite's own
 def test_a_mark_is_a_receipt_and_no_success_of_the_destination(
     journal: Journal, reader: JournalReader
 ) -> None:

@@ -6,7 +6,6 @@ from contextlib import closing
 from importlib.resources import files
 
 from emitterd.journal import rows as statements
-from emitterd.journal.sqlite.connection import DIALECT
 from support.journal import NOW
 
 
@@ -16,7 +15,7 @@ def test_a_claim_goes_through_no_history() -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
         schema = files("emitterd.journal.sqlite").joinpath("schema.sql")
         connection.executescript(schema.read_text("utf-8"))
-        sql = f"explain query plan {statements.claim(DIALECT, [])}"
+        sql = f"explain query plan {statements.claim([])}"
         plan = [str(row[3]) for row in connection.execute(sql, asked)]
     scanned = [step for step in plan if re.match("SCAN (entry|other)", step)]
 
