@@ -1,6 +1,7 @@
 """The end of an upload's body: it goes out only while the host holds the claim of the file."""
 
 import os
+import select
 import signal
 import socket
 import ssl
@@ -10,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from emitterd.client import sockets
 from emitterd.client.sockets import END_BYTES, END_MAX_S
+from emitterd.codes import Code
 from emitterd.config.fields import timetable
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import State
@@ -33,6 +36,7 @@ from support.client import (
     proxy_to,
     sparse,
 )
+from support.network import other_network
 from support.waiting import wait_until
 from support.worker import rigged
 from support.zips import zipped
@@ -270,6 +274,69 @@ def test_the_system_gives_up_the_end_of_a_body_within_the_grace(tmp_path: Path) 
     assert at_the_end == [[int(END_MAX_S * 1000)]] * 2
     assert under_way
     assert all(limits == [0] for limits in under_way)
+
+
+FAR_SERVER = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], 0))
+print(listener.getsockname()[1], flush=True)
+connection, _ = listener.accept()
+read, size = b"", None
+while size is None or len(read) < size:
+    try:
+        part = connection.recv(65536)
+    except OSError:
+        break
+    if not part:
+        break
+    read += part
+    head, end, _ = read.partition(b"\\r\\n\\r\\n")
+    if end:
+        size = len(head) + 4 + int(head.lower().split(b"content-length: ")[1].split()[0])
+if len(read) == size:
+    print("whole", flush=True)
+connection.sendall(sys.argv[2].encode("latin-1"))
+connection.recv(1)
+"""
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(("outage_s", "arrives"), [(1.0, True), (END_MAX_S + 4, False)])
+def test_an_end_that_the_network_holds_up_arrives_within_the_grace_or_never(
+    tmp_path: Path, outage_s: float, *, arrives: bool
+) -> None:
+    """The network fails just as the end is sent. When it is back, the end is given up already.
+
+    A shorter outage loses nothing.
+    """
+    path = sparse(tmp_path / "data.zip", MIB)
+    with ExitStack() as stack:
+        network = stack.enter_context(other_network())
+        emission = emission_to(stack.enter_context(http_client()), AFAR)
+        words = (sys.executable, "-c", FAR_SERVER, network.address, STORED.decode("latin-1"))
+        server = stack.enter_context(network.start(*words))
+        stack.callback(server.kill)
+        assert server.stdout is not None
+        grant = hand_made(f"http://{network.address}:{int(server.stdout.readline())}/")
+        back = threading.Timer(outage_s, network.plug)
+
+        def may_finish() -> bool:
+            network.pull()
+            back.start()
+            return True
+
+        errors = []
+        try:
+            deliver(emission, path, grant, may_finish=may_finish)
+        except DeliveryError as error:
+            errors.append((error.code, error.ambiguous, back.is_alive()))
+        back.join()
+        # Nobody told the other side: it waits on. Longer than any packet would be on its way.
+        received, _, _ = select.select([server.stdout], [], [], END_MAX_S)
+        result = server.stdout.readline() if received else "nothing whole"
+
+    assert result.strip() == ("whole" if arrives else "nothing whole")
+    assert errors == ([] if arrives else [(Code.ANSWER_LOST, True, True)])
 
 
 def test_a_body_that_is_sent_again_needs_another_permission(
