@@ -194,6 +194,8 @@ class Entry:
     """Whether the journal has no other version of the path, and never had a grant."""
     token: int = 0
     """The number of the claim: each change of state raises it."""
+    host: int | None = None
+    """The number of the host that has claimed it; None where there is only one."""
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from emitterd.client.emission import EmissionClient, NotConfirmed
 from emitterd.client.responses import interrupted
 from emitterd.codes import Code
 from emitterd.delivery.dispatch import Dispatcher
-from emitterd.errors import Decision, DeliveryError, FileError, Stage
+from emitterd.errors import Decision, DeliveryError, FileError, KeyTaken, Stage
 from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
 from emitterd.model import Confirmation, Entry, Fingerprint, Grant, Receipt
@@ -154,6 +154,18 @@ class Attempter:
             grant, file, entry.fingerprint, self._observer.sent, may_finish
         )
 
+    def _pin(self, entry: Entry, grant: Grant, confirmation: Confirmation | None) -> Grant:
+        """Pin a grant, or a later one if another host was given its key; return the pinned one."""
+        while True:
+            try:
+                self._journal.pin(entry, grant, confirmation)
+            except KeyTaken:
+                self._shutdown.now.wait(GRANT_SPACING_S)
+                self.check_shutdown()
+                grant = self._emission.grant(entry.path)
+            else:
+                return grant
+
     def _new_grant(self, entry: Entry, doubt: NotConfirmed | None, *, first: bool = False) -> Grant:
         """Ask for a grant and pin it; `first`: there was none for this path before."""
         if not first:
@@ -168,7 +180,7 @@ class Attempter:
         reach(Point.GRANTED)
         confirmation = doubt.confirmation if doubt is not None else None
         # On disk before the first byte: a retry after a crash must use the same key.
-        self._journal.pin(entry, grant, confirmation)
+        grant = self._pin(entry, grant, confirmation)
         reach(Point.PINNED)
         if doubt is not None and entry.grant is not None:
             log.warning(

@@ -23,6 +23,7 @@ from emitterd.errors import (
     Decision,
     DeliveryError,
     FileError,
+    HostFenced,
     JournalBusy,
     JournalFull,
     JournalMoved,
@@ -123,6 +124,9 @@ class Worker:
             # Released first: other attempts must not wait until the disk has room.
             self._dispatcher.release()
             self._return_to_queue(entry)
+        except HostFenced as fenced:
+            # The other host sends the file; what this one has done of it counts for nothing.
+            log.warning("host.fenced", path=entry.name, error=fenced.code, reason=str(fenced))
         finally:
             self._dispatcher.release()
             self._observer.ended()
@@ -140,7 +144,7 @@ class Worker:
             reason = f"cannot be read: {error.strerror or error}"
             self._defer(entry, DeliveryError(Decision.DEFER, Code.UNREADABLE, reason))
         # Not the file's: `step` waits for room; a journal that was moved ends the daemon.
-        except (JournalFull, JournalMoved):
+        except (JournalFull, JournalMoved, HostFenced):
             raise
         except Exception as error:
             # A bug of ours concerns this file only: deferred, it cannot block others.

@@ -16,7 +16,7 @@ import structlog
 
 from emitterd import heartbeat
 from emitterd.codes import Code
-from emitterd.errors import SHORTAGE, JournalError, JournalFull
+from emitterd.errors import SHORTAGE, JournalError, JournalFull, JournalUnreachable
 from emitterd.failpoints import Point, reach
 from emitterd.intake.candidates import NOTHING_SEEN
 from emitterd.intake.examine import Examiner, ExamineRules
@@ -46,6 +46,9 @@ CHANGED_FIRST_S, CHANGED_MAX_S = 1.0, 600.0
 CHANGES_REPORTED = 4
 FULL_S = 5.0
 """When a path is examined again that found no room in the journal."""
+
+SWEEPER_CHECK_S = 5.0
+"""How often a host that does not sweep looks whether it must."""
 
 log = structlog.get_logger()
 
@@ -123,6 +126,8 @@ class Intake:
         self.swept_at: float | None = None
         """When the last whole sweep ended, in seconds since the epoch; None before."""
         self.sweep_took_s = 0.0
+        self.always_sweeps = False
+        """Whether this host sweeps although another one does it for all: `once` does."""
 
     def hint(self, path: bytes, is_folder: bool = False) -> None:  # noqa: FBT001, FBT002
         """Ask to examine a path, relative to the root."""
@@ -165,7 +170,11 @@ class Intake:
             if shutdown.draining:
                 return
             heartbeat.record()
-            wait_s = self.step(time.monotonic())
+            try:
+                wait_s = self.step(time.monotonic())
+            except JournalUnreachable:
+                # What this step has taken and not admitted is found by the next sweep.
+                self._next_sweep_at, wait_s = 0.0, FULL_S
             if wait_s > 0:
                 with heartbeat.silence(wait_s):
                     self._wake.wait(wait_s)
@@ -315,11 +324,20 @@ class Intake:
 
     def _begin_sweep(self, now: float) -> None:
         self._next_sweep_at = now + self._examiner.rules.sweep_every_s
+        if not (self.always_sweeps or self._journal.is_sweeper()):
+            self._leave_to_others(now)
+            return
         if self._spool.lost():
             return
         first, self._first_sweep = self._first_sweep, False
         self._whole_sweep = Sweep(self._walk(), now, whole=True, first=first)
         self._examiner.not_sent.begin_sweep()
+        self.sweeping.set()
+
+    def _leave_to_others(self, now: float) -> None:
+        """Another host sweeps. See soon whether it still does; a first sweep misses nothing."""
+        self._next_sweep_at = min(self._next_sweep_at, now + SWEEPER_CHECK_S)
+        self._first_sweep, self.swept_at = True, time.time()
         self.sweeping.set()
 
     def _advance_sweep(self, sweep: Sweep, now: float) -> None:

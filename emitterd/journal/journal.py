@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Self
 
 from emitterd.codes import Code
-from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, JournalFull
+from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, JournalFull, JournalUnreachable
 from emitterd.failpoints import Point, reach
 from emitterd.journal import rows as statements
 from emitterd.journal.admission import Admit
@@ -50,8 +50,10 @@ from emitterd.model import (
 )
 
 _DISPOSALS = """select id, path, device, inode, bytes, mtime_ns, ctime_ns from entry
-    where disposal = 'due' and id > ? order by id limit ?"""
-"""A page of the files that are to be moved or deleted."""
+    where disposal = 'due' and id > :after_id and (host = :host or :sweeps and not exists
+        (select 1 from host where host.id = entry.host and ended_at is null))
+    order by id limit :limit"""
+"""A page of the files that this host is to move or delete: its own, and those of nobody."""
 
 # `attempts > 0`: the operator's `retry` may have set them to 0 meanwhile.
 _UNCHARGE = """update entry set attempts = attempts - 1
@@ -107,6 +109,19 @@ class Journal:
         """End all writing, and close the store."""
         self.store.close()
 
+    def is_sweeper(self) -> bool:
+        """Return whether this host sweeps the folder, prunes, tracks and alerts for all hosts."""
+        return self.store.host is None or self.store.host.is_sweeper()
+
+    def alerts(self) -> bool:
+        """Return whether this host alerts for all. The last one also does without the database."""
+        return self.store.host is None or self.store.host.was_sweeper()
+
+    def holds_claim(self, entry: Entry) -> bool:
+        """Return whether a claimed entry is still this host's, without I/O."""
+        host = self.store.host
+        return host is None or (host.id == entry.host and host.holds_lease())
+
     def apply_settings(self, backoff_max_s: float) -> None:
         """Treat due times further off than this as set before a clock was set back."""
         self._due_in_max_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
@@ -147,8 +162,12 @@ class Journal:
         """Claim the next entry that is due, or return None.
 
         A power cut may undo the claim of an entry without a grant: nothing is sent before its grant
-        is pinned, and that commit makes the claim durable too.
+        is pinned, and that commit makes the claim durable too. Raises `JournalUnreachable` while
+        another host may take the claims of this one over.
         """
+        host = self.store.host
+        if host is not None and not host.holds_lease():
+            raise JournalUnreachable("the lease of this host is over")
         due_max = now + self._due_in_max_s
         try:
             return self.store.write(Claim(now, due_max, want, self._fair_queue))
@@ -304,7 +323,14 @@ class Journal:
 
     def disposals(self, after_id: int, limit: int) -> list[tuple[int, bytes, Fingerprint]]:
         """Return (id, path, fingerprint) of files to dispose of; pages by id."""
-        rows = self.read(_DISPOSALS, (after_id, limit))
+        host = self.store.host
+        values = {
+            "after_id": after_id,
+            "limit": limit,
+            "host": host.id if host is not None else 0,
+            "sweeps": self.is_sweeper(),
+        }
+        rows = self.read(_DISPOSALS, values)
         return [(row[0], row[1], Fingerprint(*row[2:])) for row in rows]
 
     def ended(self, entry_id: int) -> Ended | None:
@@ -314,7 +340,9 @@ class Journal:
 
     def dispose(self, entry_id: int, moved_to: bytes | None) -> None:
         """Record that the version's file was moved or deleted, or is gone."""
-        sql = """update entry set disposal = 'done', moved_to = ?, error = nullif(error, 'E211'),
+        # Another host may have moved it at the same time: its place stays.
+        sql = """update entry set disposal = 'done', moved_to = coalesce(?, moved_to),
+            error = nullif(error, 'E211'),
             reason = case when error = 'E211' then null else reason end where id = ?"""
         self._execute(sql, moved_to, entry_id)
 

@@ -62,16 +62,19 @@ def check_library() -> None:
         )
 
 
-def open_journal(place: JournalLocation | Path, backoff_max_s: float = 600.0) -> "Journal":
+def open_journal(
+    place: JournalLocation | Path, backoff_max_s: float = 600.0, *, is_command: bool = False
+) -> "Journal":
     """Open or create the journal, and put back into the queue what a dead process had claimed.
 
-    `place`: a path alone is that of a file. `backoff_max_s`: see `Journal.apply_settings`. Raises
-    `JournalLocked` if another process has it, `JournalUnreachable` where it is in a database that
-    does not answer, and other `JournalError`s.
+    `place`: a path alone is that of a file. `backoff_max_s`: see `Journal.apply_settings`.
+    `is_command`: for a command of the operator, which claims nothing. Raises `JournalLocked` if
+    another process has it, `JournalUnreachable` where it is in a database that does not answer, and
+    other `JournalError`s.
     """
     from emitterd.journal.journal import Journal
 
-    store = _open_store(located(place))
+    store = _open_store(located(place), is_command=is_command)
     try:
         return Journal(store, backoff_max_s)
     except BaseException:
@@ -79,13 +82,13 @@ def open_journal(place: JournalLocation | Path, backoff_max_s: float = 600.0) ->
         raise
 
 
-def _open_store(location: JournalLocation) -> Store:
+def _open_store(location: JournalLocation, *, is_command: bool) -> Store:
     if location.url:
         from emitterd.journal.postgresql.connection import DatabaseAddress
         from emitterd.journal.postgresql.store import PostgresqlStore
 
         address = DatabaseAddress(location.url, location.password_file)
-        return PostgresqlStore(address, location.host)
+        return PostgresqlStore(address, location.host, is_command=is_command)
     from emitterd.journal.sqlite.store import SqliteStore
 
     return SqliteStore(location.path)

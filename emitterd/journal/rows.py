@@ -118,7 +118,7 @@ class RebuildReport:
 
 
 ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
-    "grant", ambiguous, token"""
+    "grant", ambiguous, token, host"""
 
 _KNOWN = """id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal, error,
     reason, token"""
@@ -344,10 +344,10 @@ def known_of(row: Row) -> Known:
 
 def entry_of(row: Row) -> Entry:
     """Read a row of the columns `ENTRY`."""
-    entry_id, path, *fingerprint, attempts, error, packed, ambiguous, token, first = row
+    entry_id, path, *fingerprint, attempts, error, packed, ambiguous, token, host, first = row
     grant = Grant.unpack(packed) if packed is not None else None
     seen, flags = Fingerprint(*fingerprint), (bool(ambiguous), bool(first))
-    return Entry(entry_id, path, seen, attempts, error, grant, *flags, token)
+    return Entry(entry_id, path, seen, attempts, error, grant, *flags, token, host)
 
 
 def tracked_of(row: Row) -> Tracked:

@@ -118,6 +118,9 @@ class Host(Protocol):
     def is_sweeper(self) -> bool:
         """Return whether this host sweeps the folder, prunes and tracks for all."""
 
+    def was_sweeper(self) -> bool:
+        """Return whether it was the sweeper when the database last answered."""
+
 
 class Store(Protocol):
     """A database that holds one journal. Thread-safe."""
@@ -166,6 +169,9 @@ class Store(Protocol):
 
     def snapshot(self) -> AbstractContextManager[Read]:
         """Return a context with a `Read` of one consistent state. It must be short."""
+
+    def on_work(self, call: Callable[[], None]) -> None:
+        """Call this when another host has made work for this one. It must not raise."""
 
     def close(self) -> None:
         """End all writing, and close the database."""

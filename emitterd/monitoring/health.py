@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from emitterd.delivery.destination import Destination
-from emitterd.errors import JournalFull
+from emitterd.errors import JournalFull, JournalUnreachable
 from emitterd.intake.loop import Intake
 from emitterd.journal.journal import Journal
 from emitterd.monitoring.alarms import (
@@ -106,7 +106,12 @@ class HealthMonitor:
         commits = self._journal.store.commits
         limit_s = AGED_S if commits == commits_read else READING_S
         if self._queue is None or not 0 <= now - read_at < limit_s:
-            self._queue = read_queue(self._journal.read, now)
+            try:
+                self._queue = read_queue(self._journal.read, now)
+            except JournalUnreachable:
+                # What was known last is better than nothing; an alarm says that it is old.
+                if self._queue is None:
+                    raise
             self._queue_read = commits, now
         return self._queue
 

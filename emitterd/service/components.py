@@ -85,6 +85,7 @@ class Components:
         self.http_client = open_http_client(config, self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
         self.journal = open_journal(config.journal.location, config.delivery.backoff_max_s)
+        self.journal.store.on_work(self.wake_up.notify)
         self.former_deliveries = self.journal.deliver_to(config.emission.url)
         """How many files were delivered to the server of a former configuration only."""
         self.metrics = None if config.web.listen is None else self._count_results()
@@ -163,6 +164,7 @@ class Components:
             shutdown=self.shutdown,
             on_changed=self.intake.changed,
             observer=self._observer,
+            holds_claim=None if self.journal.store.host is None else self.journal.holds_claim,
         )
 
     def status_reader(self, latest: Latest | None = None) -> FileStatusReader:

@@ -148,6 +148,8 @@ class Daemon:
         # SIGHUP of a terminal that goes away is ignored.
         with Signals(hangup=True) as signals:
             ignore_lease_breaks()
+            # It promises to look at the folder, also where another host sweeps it for all.
+            self._components.intake.always_sweeps = True
             self._start(watch=False)
             timeout = _OnceTimeout(wait_s)
             while not (signals.stops or self._threads.failed or self._done(timeout)):

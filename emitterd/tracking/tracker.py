@@ -198,7 +198,8 @@ class ServerTracker:
     def _may_ask(self) -> None:
         """Raise `_RoundOver` if no request may be sent now."""
         heartbeat.record()
-        if self._shutdown.draining or (not self._forced and self._busy()):
+        goes_first = not self._forced and self._busy()
+        if self._shutdown.draining or goes_first or not self._journal.is_sweeper():
             raise _RoundOver
 
     def _bucket_names(self) -> Buckets:

@@ -132,7 +132,7 @@ def _paths(journal: JournalLocation, spool: Spool, names: Sequence[str]) -> tupl
 
 def _without_daemon(journal: JournalLocation, request: OperationRequest) -> OperationReport:
     try:
-        with open_journal(journal) as opened:
+        with open_journal(journal, is_command=True) as opened:
             operations = Operations(opened.store, Shutdown())
             return operations.apply(request, request.caller, lambda _: None)
     except JournalLocked as error:

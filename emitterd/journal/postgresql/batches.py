@@ -18,6 +18,7 @@ from emitterd.errors import HostFenced, IllegalTransition, KeyTaken
 from emitterd.journal import rows as statements
 from emitterd.journal.admission import Admit
 from emitterd.journal.group_commit import Batch, PendingWrite
+from emitterd.journal.operations import Operate
 from emitterd.journal.postgresql.admitting import (
     admit_together,
     lock_turns,
@@ -25,6 +26,7 @@ from emitterd.journal.postgresql.admitting import (
     was_admitted,
 )
 from emitterd.journal.postgresql.connection import DatabaseAddress, is_lost, translate_error
+from emitterd.journal.postgresql.listening import CHANNEL
 from emitterd.journal.postgresql.transaction import PostgresqlTransaction
 from emitterd.journal.store import Row
 from emitterd.journal.work import Claim, Deliver, Pin
@@ -168,6 +170,9 @@ class Runner:
                 self._run_one(pending)
                 self.queue.lower()
         self._admit(_of_kind(batch, Admit))
+        if any(isinstance(pending.work, Operate) for pending in batch):
+            # Sent at the commit, to workers of other hosts that wait for work.
+            self.transaction.connection.execute(f"notify {CHANNEL}")
         self._run_together(_of_kind(batch, Pin), self._pin)
         self._run_together(_of_kind(batch, Deliver), self._deliver)
         is_durable = any(pending.work.durable for pending in batch)

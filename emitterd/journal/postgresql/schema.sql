@@ -7,7 +7,10 @@ create table meta (
     program      text    not null default 'emitterd' check (program = 'emitterd'),
     id           uuid    not null default gen_random_uuid(),
     version      integer not null,
-    writers_from integer not null
+    writers_from integer not null,
+    -- One host sweeps the folder, prunes and tracks for all.
+    sweeper          bigint,
+    sweeper_until_at double precision
 );
 
 -- One row for each life of a process: an id is never used again. `until_at` is the end of its

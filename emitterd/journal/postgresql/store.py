@@ -4,9 +4,11 @@ One connection writes, by a group commit; a few read. A commit raises `host.batc
 another host has ended this one, and after a lost connection the number says whether it was done.
 """
 
+import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -31,12 +33,12 @@ from emitterd.journal.postgresql.connection import (
     is_lost,
     translated,
 )
-from emitterd.journal.postgresql.hosts import begin_life, end_life, take_back
+from emitterd.journal.postgresql.hosts import Heartbeat, HostLease, Timing, begin_life, end_life
 from emitterd.journal.postgresql.listening import Listener
 from emitterd.journal.postgresql.reading import Readers
 from emitterd.journal.postgresql.schema import identify, prepare
 from emitterd.journal.postgresql.transaction import PostgresqlTransaction
-from emitterd.journal.store import Host, Parameters, Read, Row, StoreState, Work
+from emitterd.journal.store import Parameters, Read, Row, StoreState, Work
 from emitterd.journal.work import Claim
 from emitterd.model import Entry
 
@@ -97,15 +99,25 @@ class PostgresqlStore:
 
     moved: JournalError | None = None
     restored = False
-    host: Host | None = None
 
-    def __init__(self, address: DatabaseAddress, name: str) -> None:
+    def __init__(
+        self,
+        address: DatabaseAddress,
+        name: str,
+        timing: Timing = Timing(),  # noqa: B008  it never changes
+        *,
+        is_command: bool = False,
+    ) -> None:
         """Connect, make the schema if there is none, and begin a life as host `name`.
+
+        `is_command`: a command that ends soon and claims nothing. It renews no lease, and has a
+        name of its own, because the daemon of this host may be running.
 
         Raises `JournalUnreachable` where waiting may help, `JournalLocked` if another living host
         has the name, and `JournalError` if the database cannot be used.
         """
-        self.address, self.name = address, name
+        name = f"{name}/{os.getpid()}" if is_command else name
+        self.address, self.host = address, HostLease(name, timing)
         self.clock = DatabaseClock()
         self.queue = SharedQueue()
         self._connector = Connector(address)
@@ -117,14 +129,16 @@ class PostgresqlStore:
         self._commits = 0
         self._closing = threading.Event()
         self._undecided: Commit | None = None
-        self.on_notified = _do_nothing
-        """Called when another host has admitted files, and now and then. Must not raise."""
+        self._call = _do_nothing
         self._connection: Connection | None = self._connector.connect()
         with closed_on_failure(self._connection, address):
             prepare(self._connection, address)
             self._set_up(self._connection)
             self._begin_life(self._connection)
         self._listener = Listener(self._connector, self._notify)
+        self._heartbeat: Heartbeat | None = None
+        if not is_command:
+            self._heartbeat = self._start_heartbeat()
 
     @property
     def commits(self) -> int:
@@ -175,18 +189,25 @@ class PostgresqlStore:
         """Return a context with a `Read` of one consistent state. It must be short."""
         return self._readers.snapshot()
 
+    def on_work(self, call: Callable[[], None]) -> None:
+        """Call this when another host has admitted files, and now and then. It must not raise."""
+        self._call = call
+
     def close(self) -> None:
         """End this life as a host, and close all connections."""
         reach(Point.CLOSING)
         self._closing.set()
         self._listener.close()
+        if self._heartbeat is not None:
+            self._heartbeat.close()
+        self.host.end()
         if not self._group.writing.acquire(timeout=CLOSE_WAIT_S):
             # The commit hangs: the lease of this life ends by itself.
             return
         try:
             with suppress(JournalError), translated(self.address):
                 connection = self._connected()
-                end_life(connection, self._host, self.clock.now())
+                end_life(connection, self.host)
             if self._connection is not None:
                 close(self._connection)
             self._readers.close()
@@ -200,20 +221,32 @@ class PostgresqlStore:
         self.close()
 
     def _notify(self) -> None:
-        self.on_notified()
+        self._call()
 
     # The connection, and this life.
 
     def _set_up(self, connection: Connection) -> None:
-        connection.execute("select set_config('emitterd.host', %s, false)", (self.name,))
+        connection.execute("select set_config('emitterd.host', %s, false)", (self.host.name,))
         self.clock.measure(connection)
 
     def _begin_life(self, connection: Connection) -> None:
-        now = self.clock.now()
         with connection.transaction():
-            self._host = begin_life(connection, self.name, now)
-            self.reclaimed = take_back(connection, now)
+            self.reclaimed = begin_life(connection, self.host)
         self._number = 0
+        log.info("host.joined", host=self.host.name)
+
+    def _start_heartbeat(self) -> Heartbeat:
+        try:
+            with translated(self.address):
+                return Heartbeat(self._connector, self.host, self.clock, self._rejoin, self._notify)
+        except BaseException:
+            self.close()
+            raise
+
+    def _rejoin(self) -> None:
+        """Begin another life: the next commit finds out that this one was ended."""
+        with suppress(JournalError):
+            self._group.write(_Nothing())
 
     def _connected(self) -> Connection:
         """Return the connection that writes; connect again if it was lost."""
@@ -295,15 +328,15 @@ class PostgresqlStore:
     def _transact(self, connection: Connection, batch: Batch) -> bool:
         connection.execute("begin")
         number = self._number + 1
-        mine = (number, self.queue.current, self._host, number)
+        mine = (number, self.queue.current, self.host.id, number)
         if connection.execute(_BEGIN, mine).rowcount != 1:
             connection.execute("rollback")
             # Another host has ended this life. What it held may be sent by others now.
-            log.warning("host.fenced", error=HostFenced.default_code, host=self.name)
+            log.warning("host.fenced", error=HostFenced.default_code, host=self.host.name)
             self._begin_life(connection)
             return False
         transaction = PostgresqlTransaction(connection)
-        is_durable = Runner(transaction, self._host, self.queue, self.address).run(batch)
+        is_durable = Runner(transaction, self.host.id, self.queue, self.address).run(batch)
         if not is_durable:
             connection.execute("set local synchronous_commit = off")
         reach(Point.COMMIT_DUE)
@@ -312,7 +345,7 @@ class PostgresqlStore:
         except psycopg.Error as error:
             if not is_lost(error):
                 raise
-            self._undecided = Commit(batch, number, self._host)
+            self._undecided = Commit(batch, number, self.host.id)
             raise Undecided(str(error), self._undecided, batch[0]) from error
         self._number = number
         reach(Point.COMMITTED)
@@ -357,7 +390,7 @@ class PostgresqlStore:
             ]
             with connection.cursor() as cursor:
                 cursor.executemany(_UNCLAIM, claims)
-        if is_done and commit.host == self._host:
+        if is_done and commit.host == self.host.id:
             self._number = max(self._number, commit.number)
         commit.is_done, self._undecided = is_done, None
 
@@ -376,4 +409,4 @@ class PostgresqlStore:
 
 
 def _do_nothing() -> None:
-    """Wake nobody: the daemon sets `on_notified`."""
+    """Wake nobody: the daemon calls `on_work`."""

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -192,6 +192,9 @@ class SqliteStore:
                     words = "was moved, removed or replaced while it was in use"
                     return JournalMoved(f"{path} {words}")
         return None
+
+    def on_work(self, call: Callable[[], None]) -> None:
+        """Never call this: no other host has the file."""
 
     def close(self) -> None:
         """Close the file and release the lock."""

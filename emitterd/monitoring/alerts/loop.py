@@ -130,6 +130,9 @@ class Alerts:
 
     def step(self, now: float) -> None:
         """Look at the alarms, and begin to notify each channel of what it does not know."""
+        if not self._journal.alerts():
+            # Another host does, for all of them.
+            return
         try:
             health = self._health()
         except JournalError:
