@@ -195,6 +195,8 @@ class PostgresqlStore:
 
     def close(self) -> None:
         """End this life as a host, and close all connections."""
+        if self._closing.is_set():
+            return
         reach(Point.CLOSING)
         self._closing.set()
         self._listener.close()

@@ -78,11 +78,11 @@ def store_of(journal: Journal) -> PostgresqlStore:
 
 def end_host(session: Connection, journal: Journal) -> None:
     """End a host, and take back what it held, as another host does after its lease."""
-    session.execute("update host set ended_at = 1 where id = %s", (store_of(journal)._host,))
+    session.execute("update host set ended_at = 1 where id = %s", (store_of(journal).host.id,))
     session.execute(
         """update entry set state = 'queued', token = token + 1, host = null
         where state = 'delivering' and host = %s""",
-        (store_of(journal)._host,),
+        (store_of(journal).host.id,),
     )
 
 
@@ -197,7 +197,7 @@ def test_a_server_that_is_restarted_is_no_outage(host: Journal, session: Connect
 def test_a_host_that_was_ended_goes_on_as_another_one(host: Journal, session: Connection) -> None:
     """Its claims are lost to it, and only these: nothing that it says of them is recorded."""
     entry = take(host)
-    former = store_of(host)._host
+    former = store_of(host).host.id
     end_host(session, host)
 
     with pytest.raises(HostFenced):
@@ -205,7 +205,7 @@ def test_a_host_that_was_ended_goes_on_as_another_one(host: Journal, session: Co
     with pytest.raises(HostFenced):
         host.pin(entry, grant())
 
-    assert store_of(host)._host != former
+    assert store_of(host).host.id != former
     again = host.claim(NOW)
     assert again is not None
     assert (again.id, again.token) == (entry.id, entry.token + 2)
@@ -311,7 +311,7 @@ def test_other_hosts_hear_of_files_at_once(open_host: OpenHost) -> None:
     """An admission wakes the workers of all hosts."""
     admitting, waiting = open_host("a"), open_host("b")
     heard = threading.Event()
-    store_of(waiting).on_notified = heard.set
+    store_of(waiting).on_work(heard.set)
     # The first call may be that of the beginning.
     heard.clear()
     admit(admitting, admission())
