@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from itertools import chain, count
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from hypothesis import HealthCheck, settings
 from emitterd import text
 from emitterd.client.presigned.client import PresignedClient
 from emitterd.journal.journal import Journal
-from emitterd.journal.opening import open_journal
+from emitterd.journal.opening import JournalLocation, open_journal
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service import logging as logs
 from emitterd.spool.folder import ignore_lease_breaks
@@ -97,9 +98,43 @@ def spool_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
+def store_kind() -> str:
+    """Name the store of the journal; tests that run on both have a fixture of their own."""
+    return "sqlite"
+
+
+@pytest.fixture
+def new_place(
+    store_kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[[], JournalLocation]]:
+    """Return what makes an empty database; each call makes another one."""
+    if store_kind == "sqlite":
+        folders = chain(["state"], (f"state-{number}" for number in count(2)))
+        yield lambda: JournalLocation(tmp_path / next(folders) / "journal.db")
+        return
+    cluster = request.getfixturevalue("postgresql")
+    template: str = request.getfixturevalue("journal_template")
+    made: list[str] = []
+
+    def make() -> JournalLocation:
+        made.append(cluster.create(template))
+        return JournalLocation(tmp_path / "state" / "journal", cluster.url(made[-1]), host="host-1")
+
+    yield make
+    for name in made:
+        cluster.drop(name)
+
+
+@pytest.fixture
+def place(new_place: Callable[[], JournalLocation]) -> JournalLocation:
+    """Make an empty database."""
+    return new_place()
+
+
+@pytest.fixture
+def journal(place: JournalLocation) -> Iterator[Journal]:
     """Open an empty journal; it is closed at the end."""
-    with open_journal(tmp_path / "state" / "journal.db") as journal:
+    with open_journal(place) as journal:
         yield journal
 
 

@@ -21,6 +21,12 @@ RETAIN_S = 400 * DAY_S
 LATER = NOW + RETAIN_S + 3600.0
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Name the store that the test runs on."""
+    return str(request.param)
+
+
 @pytest.fixture
 def retention(journal: Journal, spool_root: Path) -> Retention:
     """Prune what is older than the usual 400 days."""

@@ -14,6 +14,7 @@ from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.intake.file_status import FileStatusReader, FolderState
 from emitterd.journal.journal import Journal
+from emitterd.journal.opening import JournalLocation
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
@@ -36,7 +37,7 @@ class Office:
 
     root: Path
     journal: Journal
-    place: Path
+    place: JournalLocation
     settle_s: float = 5.0
 
     def admit(self, trouble: DeliveryError | None = None) -> None:
@@ -64,9 +65,9 @@ class Office:
 
 
 @pytest.fixture
-def office(spool_root: Path, journal: Journal, tmp_path: Path) -> Office:
+def office(spool_root: Path, journal: Journal, place: JournalLocation) -> Office:
     """Open an office with an empty folder."""
-    return Office(spool_root, journal, tmp_path / "state" / "journal.db")
+    return Office(spool_root, journal, place)
 
 
 def queued(office: Office) -> None:
