@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Self
+from uuid import uuid4
 
 from emitterd.codes import Code
 from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, JournalFull, JournalUnreachable
@@ -410,6 +411,19 @@ class Journal:
     def _owner(self, fact: str) -> str:
         host = self.store.host
         return host.name if host is not None and fact in statements.HOST_FACTS else ""
+
+    def folder_mark(self) -> tuple[str, bool]:
+        """Return the mark of the folder that all hosts of the journal share.
+
+        Also return whether the journal is new: then the folder has no mark yet. Only the first host
+        writes one: on another host an empty folder may be that of a missing mount.
+        """
+        mark = json.dumps(uuid4().hex)
+        sql = """insert into fact (host, name, value) values ('', 'folder', ?)
+            on conflict (host, name) do nothing"""
+        self._execute(sql, mark)
+        is_new = not sum(self.counts().values())
+        return str(self.read_fact("folder")), is_new
 
     def expect(self, datasets: Collection[str]) -> None:
         """Save since when each of these datasets is expected; forget all others."""

@@ -26,7 +26,7 @@ from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import Dispatcher, WakeUp
 from emitterd.delivery.worker import Worker
-from emitterd.errors import JournalFull
+from emitterd.errors import JournalError, JournalFull, JournalLost
 from emitterd.housekeeping.disposal import Disposal, DisposalRule
 from emitterd.housekeeping.retention import Retention
 from emitterd.intake.candidates import SettleRule
@@ -38,8 +38,9 @@ from emitterd.journal.operations import Operations
 from emitterd.model import State, WireProtocol
 from emitterd.monitoring.health import HealthMonitor
 from emitterd.monitoring.uploads import UploadTracker
+from emitterd.permissions import permission_command
 from emitterd.shutdown import Shutdown
-from emitterd.spool.folder import Spool
+from emitterd.spool.folder import MARK, Spool
 from emitterd.spool.selection import Selection
 from emitterd.spool.watcher import WatchKeeper
 from emitterd.text import display
@@ -86,6 +87,7 @@ class Components:
         self.destination = Destination(_backoff(config), workers=_workers(config))
         self.journal = open_journal(config.journal.location, config.delivery.backoff_max_s)
         self.journal.store.on_work(self.wake_up.notify)
+        self._mark_folder()
         self.former_deliveries = self.journal.deliver_to(config.emission.url)
         """How many files were delivered to the server of a former configuration only."""
         self.metrics = None if config.web.listen is None else self._count_results()
@@ -107,6 +109,34 @@ class Components:
         )
         self.intake.expects_events = not self.watch_keeper.polling
         self.health = self._health_monitor()
+
+    def _mark_folder(self) -> None:
+        """Look that this host sees the folder that all hosts of the journal share.
+
+        Raises `JournalLost` if the folder belongs to another journal, and this one is new.
+        """
+        if self.journal.store.host is None:
+            return
+        mark, is_new = self.journal.folder_mark()
+        found = self.spool.read_mark()
+        if is_new and found and found != mark:
+            raise JournalLost(
+                f"{self.spool.root} belongs to another journal than that of journal.url",
+                remedy=f"restore the database; without it remove {self.spool.root / MARK}:"
+                " emitterd then sends every file again",
+            )
+        if is_new and self.spool.identity() is None:
+            # It is not mounted yet: a later start marks it.
+            return
+        self.spool.mark = mark
+        if is_new and not found:
+            try:
+                self.spool.write_mark()
+            except OSError as error:
+                raise JournalError(
+                    f"{self.spool.root} cannot be marked: {error.strerror}",
+                    remedy=permission_command(self.spool.root, "wx"),
+                ) from error
 
     def _examine_again_for(self, protocol: WireProtocol) -> None:
         """Examine what waits again if it was admitted for a server of another protocol."""

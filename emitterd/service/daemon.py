@@ -202,7 +202,8 @@ class Daemon:
             log.warning(
                 "journal.restored", path=str(components.config.journal.location.path), hint=RESTORED
             )
-        if not components.spool.claim():
+        # Hosts that share a journal share the folder too.
+        if self._journal.store.host is None and not components.spool.claim():
             log.warning(
                 "watch.shared",
                 path=str(components.config.spool.directory),

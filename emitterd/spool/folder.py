@@ -62,6 +62,10 @@ class LeaseState(StrEnum):
     """No lease proves anything here: other owner, file system that is not local, or settings."""
 
 
+MARK = ".emitterd-journal"
+"""A file at the top of a folder that several hosts share: the id of their journal."""
+
+
 class Spool:
     """The watched folder."""
 
@@ -69,6 +73,9 @@ class Spool:
         self.root = root
         self.trusts_leases = True
         """False for `spool.completion: quiet`: leases prove nothing."""
+        self.mark = ""
+        """What the file `MARK` must contain: where it does not, another folder is mounted here, or
+        none. Empty: not looked at."""
         self._identity: tuple[int, int] | None = None
         self._mounted_at = Path("/")
         self._claim: socket.socket | None = None
@@ -84,7 +91,7 @@ class Spool:
         is gone, it is only the folder that the mount had covered.
         """
         identity = self.identity()
-        if identity is None:
+        if identity is None or (self.mark and self.read_mark() != self.mark):
             return True
         if identity != self._identity:
             mounted_at, kind = mount(self.root)
@@ -94,6 +101,22 @@ class Spool:
                 return True
             self._identity, self._mounted_at = identity, mounted_at
         return False
+
+    def read_mark(self) -> str:
+        """Return the mark of the folder, which all hosts see that share it; empty without one."""
+        try:
+            return (self.root / MARK).read_text("ascii", "replace").strip()
+        except OSError:
+            return ""
+
+    def write_mark(self) -> None:
+        """Mark the folder with `mark`. Raises `OSError`."""
+        file = self.root / f"{MARK}.{os.getpid()}"
+        with file.open("w", encoding="ascii") as opened:
+            opened.write(f"{self.mark}\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+        file.rename(self.root / MARK)
 
     def claim(self) -> bool:
         """Claim the folder for this process; return whether no other one on this host has it.

@@ -20,6 +20,7 @@ from conftest import NOBODY, Python
 from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.spool.folder import (
+    MARK,
     NAMES_PER_TURN,
     SMALL_BYTES,
     LeaseState,
@@ -442,6 +443,16 @@ def test_relative(spool: Spool, spool_root: Path) -> None:
     assert spool.relative(root + b"/d/caf\xe9.zip") == b"d/caf\xe9.zip"
     assert spool.relative(root) == b""
     assert spool.relative(root + b"x/a.zip") is None
+
+
+def test_a_folder_without_the_mark_is_not_the_shared_one(spool: Spool, spool_root: Path) -> None:
+    """A host whose mount is missing sees an empty folder of the same name."""
+    spool.mark = "of-this-journal"
+    assert spool.lost()
+    spool.write_mark()
+    assert not spool.lost()
+    (spool_root / MARK).write_text("of-another-journal\n")
+    assert spool.lost()
 
 
 def test_root_lost_and_back(spool: Spool, spool_root: Path) -> None:

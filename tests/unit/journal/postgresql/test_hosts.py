@@ -154,3 +154,12 @@ def test_an_admission_wakes_the_other_hosts(join: Join) -> None:
     before = len(heard)
     admit(first, admission())
     wait_until(lambda: len(heard) > before, 4.0, "the other host heard of it")
+
+
+def test_one_mark_of_the_folder_for_all_hosts(join: Join) -> None:
+    """The first host gives it, and knows that the journal is new."""
+    first, second = join("a"), join("b")
+    mark, is_new = first.folder_mark()
+    assert is_new
+    admit(first, admission())
+    assert second.folder_mark() == (mark, False)
