@@ -302,6 +302,11 @@ class _Stream(httpcore.NetworkStream):
             self._unacknowledged_s = limit_s
 
     def close(self) -> None:
+        if self._unacknowledged_s and self._socket.fileno() >= 0 and self._queued_bytes():
+            # The end of a body did not arrive yet. The system would go on sending it, and it might
+            # arrive after another attempt: drop it.
+            drop = struct.pack("ii", 1, 0)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, drop)
         self._socket.close()
 
     def start_tls(

@@ -121,7 +121,8 @@ class Journal:
     def holds_claim(self, entry: Entry) -> bool:
         """Return whether a claimed entry is still this host's, without I/O."""
         host = self.store.host
-        return host is None or (host.id == entry.host and host.holds_lease())
+        # In this order: meanwhile another life of this host may begin, with a lease of its own.
+        return host is None or (host.holds_lease() and host.id == entry.host)
 
     def apply_settings(self, backoff_max_s: float) -> None:
         """Treat due times further off than this as set before a clock was set back."""

@@ -1,5 +1,6 @@
-"""A second network on this machine, whose cable can be pulled: a namespace and a pair of veth."""
+"""A second network on this machine, which can be cut off: a namespace and a pair of veth."""
 
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from ipaddress import IPv4Address
 import pytest
 
 from support.tiers import missing
+
+_COUNT = itertools.count()
 
 
 class Network:
@@ -20,16 +23,17 @@ class Network:
         self.address = str(far)
 
     def pull(self) -> None:
-        """Pull the cable: nothing passes, and nobody is told."""
-        self.command("ip", "link", "set", "far", "down")
+        """Drop all packets into the network, as a router does that fails: nobody is told."""
+        # Not a link that is down: this system would know, and keep packets back until it is up.
+        self.ip("rule", "add", "pref", "1", "iif", "far", "blackhole")
 
     def plug(self) -> None:
-        """Put the cable back."""
-        self.command("ip", "link", "set", "far", "up")
+        """Let packets pass again."""
+        self.ip("rule", "del", "pref", "1")
 
-    def command(self, *words: str) -> None:
-        """Run a command in the network, and wait for its end."""
-        _ip("netns", "exec", self.name, *words)
+    def ip(self, *words: str) -> None:
+        """Change something of the network."""
+        _ip("-n", self.name, *words)
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Start a program in the network."""
@@ -40,14 +44,15 @@ class Network:
 @contextmanager
 def other_network() -> Iterator[Network]:
     """Make a network for a test. Skips without root."""
-    reason = missing("ip") or ("only root may make networks" if os.geteuid() else None)
+    reason = missing("ip", "sysctl") or ("only root may make networks" if os.geteuid() else None)
     if reason:
         pytest.skip(reason)
     # One of the 2**14 networks of two addresses in a block for benchmarks (RFC 2544).
-    number = os.getpid() % 2**14
-    near = IPv4Address("198.18.0.0") + 4 * number + 1
-    network = Network(f"emitterd-{number}", near, near + 1)
-    cable = f"emitterd{number}"
+    count = next(_COUNT)
+    near = IPv4Address("198.18.0.0") + 4 * ((8 * os.getpid() + count) % 2**14) + 1
+    # Another name each time: the system removes the last one a moment after the test.
+    cable = f"em{os.getpid()}-{count}"
+    network = Network(f"{cable}-net", near, near + 1)
     try:
         _ip("netns", "add", network.name)
     except subprocess.CalledProcessError as error:
@@ -56,9 +61,12 @@ def other_network() -> Iterator[Network]:
         _ip("link", "add", cable, "type", "veth", "peer", "far", "netns", network.name)
         _ip("addr", "add", f"{network.near}/30", "dev", cable)
         _ip("link", "set", cable, "up")
-        network.command("ip", "addr", "add", f"{network.address}/30", "dev", "far")
-        network.command("ip", "link", "set", "lo", "up")
-        network.plug()
+        network.ip("addr", "add", f"{network.address}/30", "dev", "far")
+        network.ip("link", "set", "far", "up")
+        # Rules apply to packets of known connections too, and come before the local table.
+        _ip("netns", "exec", network.name, "sysctl", "-qw", "net.ipv4.ip_early_demux=0")
+        network.ip("rule", "add", "pref", "2", "lookup", "local")
+        network.ip("rule", "del", "pref", "0")
         yield network
     finally:
         # The cable goes with it.

@@ -37,10 +37,13 @@ _BEGIN = f"""insert into host (name, boot_id, pid, version, begun_at, until_at)
     on conflict (name) where ended_at is null do nothing returning id"""  # noqa: S608  no input
 
 # Of any ended host: a claim that was committed late is found on the next pass. The ended process
-# may have sent the whole body if it had a grant.
+# may have sent the whole body if it had a grant. A process that died before its lease was over has
+# the grace from then on: its system may still be sending the end of a body.
 _TAKE_BACK = f"""update entry set state = 'queued', changed_at = {_NOW}, token = token + 1,
     host = null, ambiguous = ambiguous or "grant" is not null
-    where state = 'delivering' and host in (select id from host where ended_at is not null)"""  # noqa: S608
+    where state = 'delivering' and host in (
+        select id from host where ended_at is not null
+            and least(until_at, ended_at) + %(grace_s)s < {_NOW})"""  # noqa: S608
 
 _SWEEP = f"""update meta set sweeper = %(id)s, sweeper_until_at = {_NOW} + %(lease_s)s
     where sweeper is null or sweeper = %(id)s or sweeper_until_at + %(grace_s)s < {_NOW}
@@ -126,17 +129,19 @@ def begin_life(connection: Connection, lease: HostLease) -> int:
 
 
 def end_life(connection: Connection, lease: HostLease) -> None:
-    """Record that this host has ended. Any other life takes back what it still holds."""
+    """Record that this host has ended, and sends nothing any more: its claims are free at once."""
     lease.end()
-    sql = f"update host set ended_at = {_NOW} where id = %s and ended_at is null"  # noqa: S608
-    connection.execute(sql, (lease.id,))
+    sql = f"""update host set ended_at = {_NOW}, until_at = least(until_at, {_NOW} - %s)
+        where id = %s and ended_at is null"""  # noqa: S608  no input
+    # Less than any rounding more than the grace.
+    connection.execute(sql, (lease.timing.grace_s + 0.001, lease.id))
 
 
 def end_lost(connection: Connection, timing: Timing, dead: list[int] | None = None) -> int:
     """End all hosts whose lease is over, and `dead`; return how many claims were taken back."""
     values = {"grace_s": timing.grace_s, "dead": dead or []}
     lost = connection.execute(_END, values).fetchall()
-    taken = connection.execute(_TAKE_BACK).rowcount
+    taken = connection.execute(_TAKE_BACK, values).rowcount
     for _, name, until_at in lost:
         log.warning("host.lost", host=name, since=iso(until_at), reclaimed=taken)
     return taken

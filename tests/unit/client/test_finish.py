@@ -23,6 +23,7 @@ from emitterd.config.fields import timetable
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import State
 from emitterd.rehearsal.server import RehearsalServer
+from emitterd.shutdown import Shutdown
 from support.client import (
     LOOPBACK,
     PLAIN_TLS,
@@ -301,18 +302,23 @@ connection.recv(1)
 
 
 @pytest.mark.system
-@pytest.mark.parametrize(("outage_s", "arrives"), [(1.0, True), (END_MAX_S + 4, False)])
+@pytest.mark.parametrize(
+    ("outage_s", "stopped", "code"),
+    [
+        pytest.param(1.0, False, None, id="a short outage loses nothing"),
+        pytest.param(END_MAX_S + 4, False, Code.ANSWER_LOST, id="after the grace it is given up"),
+        pytest.param(1.0, True, Code.CONNECTION_LOST, id="a stop drops it"),
+    ],
+)
 def test_an_end_that_the_network_holds_up_arrives_within_the_grace_or_never(
-    tmp_path: Path, outage_s: float, *, arrives: bool
+    tmp_path: Path, outage_s: float, code: Code | None, *, stopped: bool
 ) -> None:
-    """The network fails just as the end is sent. When it is back, the end is given up already.
-
-    A shorter outage loses nothing.
-    """
+    """The network fails just as the end is sent. When it is back, no old end may arrive."""
     path = sparse(tmp_path / "data.zip", MIB)
     with ExitStack() as stack:
         network = stack.enter_context(other_network())
-        emission = emission_to(stack.enter_context(http_client()), AFAR)
+        shutdown = Shutdown()
+        emission = emission_to(stack.enter_context(http_client(shutdown=shutdown)), AFAR)
         words = (sys.executable, "-c", FAR_SERVER, network.address, STORED.decode("latin-1"))
         server = stack.enter_context(network.start(*words))
         stack.callback(server.kill)
@@ -323,6 +329,8 @@ def test_an_end_that_the_network_holds_up_arrives_within_the_grace_or_never(
         def may_finish() -> bool:
             network.pull()
             back.start()
+            if stopped:
+                threading.Timer(0.3, shutdown.now.set).start()
             return True
 
         errors = []
@@ -335,8 +343,8 @@ def test_an_end_that_the_network_holds_up_arrives_within_the_grace_or_never(
         received, _, _ = select.select([server.stdout], [], [], END_MAX_S)
         result = server.stdout.readline() if received else "nothing whole"
 
-    assert result.strip() == ("whole" if arrives else "nothing whole")
-    assert errors == ([] if arrives else [(Code.ANSWER_LOST, True, True)])
+    assert result.strip() == ("nothing whole" if code else "whole")
+    assert errors == ([(code, True, True)] if code else [])
 
 
 def test_a_body_that_is_sent_again_needs_another_permission(

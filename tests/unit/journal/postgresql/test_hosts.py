@@ -8,7 +8,7 @@ import pytest
 
 from emitterd.errors import HostFenced, JournalUnreachable
 from emitterd.journal.journal import Journal
-from emitterd.journal.postgresql.connection import DatabaseAddress
+from emitterd.journal.postgresql.connection import Connection, DatabaseAddress
 from emitterd.journal.postgresql.hosts import Timing
 from emitterd.journal.postgresql.store import PostgresqlStore
 from emitterd.model import Entry, State
@@ -42,6 +42,15 @@ def join(postgresql: Cluster, line: CuttingProxy, journal_template: str) -> Iter
 
         yield open_as
     postgresql.drop(database)
+
+
+@pytest.fixture
+def session(postgresql: Cluster, join: Join) -> Iterator[Connection]:
+    """Connect as another program does, which may do anything."""
+    address = join("session").store.address  # type: ignore[attr-defined]
+    connection = postgresql.connect(address.name.partition(" ")[0])
+    yield connection
+    connection.close()
 
 
 @contextmanager
@@ -95,6 +104,30 @@ def test_what_a_fenced_host_offers_counts_for_nothing(join: Join, line: CuttingP
     assert (again.id, again.host) != (entry.id, former)
     assert first.holds_claim(again)
     assert not first.holds_claim(entry)
+
+
+def test_the_claims_of_a_process_that_died_are_free_after_the_grace(
+    join: Join, session: Connection
+) -> None:
+    """Its system may still be sending the end of a body, also if the process starts again at once.
+
+    That the process is dead ends its life before its lease is over.
+    """
+    first = join("a")
+    entry = take(first)
+    session.execute("update host set pid = 4194305, until_at = until_at + 60")
+    again = join("a")
+    host = again.store.host
+
+    assert host is not None
+    assert host.id != entry.host
+    assert again.store.reclaimed == 0
+    assert state_of(again, entry) == (State.DELIVERING, False, entry.host)
+    wait_until(lambda: state_of(again, entry)[0] == State.QUEUED, 10.0, "the claim is taken back")
+    ((ended_at, changed_at),) = again.read(
+        "select ended_at, changed_at from host, entry where host.id = ?", (entry.host,)
+    )
+    assert changed_at - ended_at >= SOON.grace_s
 
 
 def test_without_its_lease_a_host_claims_nothing(join: Join, line: CuttingProxy) -> None:
