@@ -67,6 +67,16 @@ class EmissionClient(Protocol):
         Entering raises `DeliveryError` if there is such an attempt.
         """
 
+    def check_alone(
+        self, grant: Grant, path: bytes, unconfirmed: Callable[[], Collection[bytes]]
+    ) -> None:
+        """Check, once `grant` is pinned, that no other host makes such an upload.
+
+        Where several hosts share the journal, `exclusive` cannot know of an upload that begins
+        after it has asked. A host that asks from now on sees the pinned grant. Raises
+        `DeliveryError` if there is such an upload, or was one since the grant was given.
+        """
+
     def grant(self, path: bytes) -> Grant:
         """Ask for what an upload of this path needs. Raises `DeliveryError`."""
 

@@ -190,6 +190,9 @@ class Attempter:
                 confirmation=doubt.confirmation,
                 reason=doubt.reason,
             )
+        if self._holds_claim is not None:
+            unconfirmed = partial(self._journal.unconfirmed, entry)
+            self._emission.check_alone(grant, entry.path, unconfirmed)
         return grant
 
     def _wait_for_another_second(self, entry: Entry) -> None:

@@ -209,11 +209,15 @@ class Journal:
         """Return the paths of other entries whose upload may be under way.
 
         Their grants are pinned and their answers were lost. If that is true of this entry too,
-        only entries with an earlier grant count: two must not wait for each other.
+        only entries with an earlier grant count: two must not wait for each other. Also those with
+        a grant that other hosts have claimed.
         """
         own = entry.grant if entry.ambiguous else None
         before = own.granted_at if own is not None else math.inf
-        return [row[0] for row in self.read(statements.UNCONFIRMED, (entry.id, before))]
+        rows = self.read(statements.UNCONFIRMED, (entry.id, before))
+        if self.store.host is not None:
+            rows += self.read(statements.UNDER_WAY_ELSEWHERE, (entry.host,))
+        return [row[0] for row in rows]
 
     def granted_at(self, path: bytes) -> float:
         """Return when the last grant for the path was given; 0.0 if none was."""

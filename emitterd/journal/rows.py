@@ -231,6 +231,10 @@ Also a claimed one, whose worker may not have begun, and a held one: its look-up
 upload of its name for its own.
 """
 
+UNDER_WAY_ELSEWHERE = """select path from entry
+    where state = 'delivering' and "grant" is not null and host <> ?"""
+"""Entries with a grant that other hosts have claimed, or lives of this host that are over."""
+
 PROCESSED = """insert into tracked (id, state, looks, looked_at, rows)
     values (?, 'processed', 1, ?, ?)"""
 """What the server made of a file that it processed before it was recorded as delivered."""

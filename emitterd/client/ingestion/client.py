@@ -6,6 +6,7 @@ program may be under way. A second one at the same time would also kill the serv
 ingestion-ms 5.0.5.
 """
 
+import random
 import re
 import threading
 import time
@@ -47,7 +48,7 @@ from emitterd.text import display, masked
 from emitterd.units import DAY_S
 
 NAME_BUSY_S = 2.0
-"""How long a file waits for another upload of the same name that this process makes."""
+"""How long a file waits, on average, for another upload of the same name."""
 
 _NO_RECORDS = b"No records found"
 _JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
@@ -118,13 +119,24 @@ class IngestionClient(ApiClient):
                 raise _busy(program)
             self._under_way.add(program)
         try:
-            for other in unconfirmed():
-                if program_of(other) == program:
-                    raise _busy(program, other)
+            _check_others(program, unconfirmed())
             yield
         finally:
             with self._lock:
                 self._under_way.discard(program)
+
+    def check_alone(
+        self, grant: Grant, path: bytes, unconfirmed: Callable[[], Collection[bytes]]
+    ) -> None:
+        """Check again for other uploads, and that the newest pid is still the pinned one.
+
+        As `EmissionClient.check_alone`.
+        """
+        program = program_of(path)
+        _check_others(program, unconfirmed())
+        newest = self._status(program)
+        if (newest.pid if newest is not None else 0) != int(grant.fields["pid"]):
+            raise _busy(program)
 
     def grant(self, path: bytes) -> Grant:
         """Return the newest pid of the path's program, before an upload.
@@ -332,12 +344,23 @@ def _receipt(
     )
 
 
+def _check_others(program: str, unconfirmed: Collection[bytes]) -> None:
+    for other in unconfirmed:
+        if program_of(other) == program:
+            raise _busy(program, other)
+
+
 def _busy(program: str, other: bytes | None = None) -> DeliveryError:
     reason = f"another upload of {program}.zip must end first"
     if other is not None:
-        reason += f": the answer to that of {display(other)} was lost; if it is held, release it"
+        reason += (
+            f": that of {display(other)}, which another host makes, or whose answer was lost; if it"
+            " is held, release it"
+        )
+    # Two hosts that saw each other must not try again at the same time.
+    wait_s = NAME_BUSY_S * random.uniform(0.5, 1.5)  # noqa: S311  no secret
     return DeliveryError(
-        Decision.WAIT, Code.NOT_FINISHED, reason, stage=Stage.GRANT, retry_after_s=NAME_BUSY_S
+        Decision.WAIT, Code.NOT_FINISHED, reason, stage=Stage.GRANT, retry_after_s=wait_s
     )
 
 

@@ -83,6 +83,11 @@ class PresignedClient(ApiClient):
         """Let all attempts run at once: each has an object key of its own."""
         return nullcontext()
 
+    def check_alone(
+        self, grant: Grant, path: bytes, unconfirmed: Callable[[], Collection[bytes]]
+    ) -> None:
+        """Do nothing, as `exclusive`."""
+
     def grant(self, path: bytes) -> Grant:
         """Ask for a grant. Raises `DeliveryError`."""
         name = grants.remote_name(path)
