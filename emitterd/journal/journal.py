@@ -253,8 +253,8 @@ class Journal:
 
         Also record what the server made of the file, if the receipt says so.
         """
-        claim, server = (entry.id, entry.token), self._server
-        self.store.write(Deliver(*claim, self.now(), receipt, server, duration_s, dispose))
+        now, server = self.now(), self._server
+        self.store.write(Deliver(entry, now, receipt, server, duration_s, dispose))
         reach(Point.DELIVERED)
         self._ended(State.DELIVERED, entry)
         self.on_attempt("", duration_s)

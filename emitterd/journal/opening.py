@@ -88,7 +88,10 @@ def _open_store(location: JournalLocation, *, is_command: bool) -> Store:
         from emitterd.journal.postgresql.store import PostgresqlStore
 
         address = DatabaseAddress(location.url, location.password_file)
-        return PostgresqlStore(address, location.host, is_command=is_command)
+        tail = location.path.with_name(f"{location.path.name}.tail")
+        return PostgresqlStore(
+            address, location.host, tail=None if is_command else tail, is_command=is_command
+        )
     from emitterd.journal.sqlite.store import SqliteStore
 
     return SqliteStore(location.path)

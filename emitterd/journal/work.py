@@ -172,15 +172,24 @@ class DropGrant(_Ending):
 
 @dataclass(frozen=True, slots=True)
 class Deliver(_Ending):
-    """Record a delivery. `server`: the id of the API in the table `server`."""
+    """Record the delivery of a claimed entry. `server`: the id of the API in the table `server`."""
 
-    entry_id: int
-    token: int
+    entry: Entry
     now: float
     receipt: Receipt
     server: int | None
     duration_s: float
     dispose: bool
+
+    @property
+    def entry_id(self) -> int:
+        """The id of the entry."""
+        return self.entry.id
+
+    @property
+    def token(self) -> int:
+        """The number of its claim."""
+        return self.entry.token
 
     def values(self) -> dict[str, object]:
         """Return the values of the columns, by name."""

@@ -39,7 +39,8 @@ SPARE = 64
 """Candidates beside the wanted ones: other hosts may be claiming the first ones."""
 
 # Of each source more than are wanted; of these the first ones that no other host has locked. The
-# state is looked at again after a lock was waited for.
+# state is looked at again after a lock was waited for. The token holds the time: after a failover
+# that has lost the last claims, no new one gets the token of a lost one.
 _CLAIM = f"""with candidates as materialized (
     select * from (select id, turn, rank, false as again, "grant" is not null as pinned,
             true as probed from entry
@@ -57,7 +58,8 @@ _CLAIM = f"""with candidates as materialized (
     order by {{order}} candidates.turn, candidates.rank, candidates.id
     limit %(wanted)s for update of entry skip locked
 )
-update entry set state = 'delivering', changed_at = %(now)s, token = token + 1, host = %(host)s
+update entry set state = 'delivering', changed_at = %(now)s, host = %(host)s,
+    token = greatest(token + 1, (extract(epoch from clock_timestamp()) * 1e6)::bigint)
     from next where id = chosen
     returning turn, flow, rank, {statements.ENTRY}, granted_at is null and not exists (
         select 1 from entry other where other.path = entry.path and other.id <> entry.id)

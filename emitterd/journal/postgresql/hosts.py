@@ -32,8 +32,9 @@ _END = f"""update host set ended_at = {_NOW} where ended_at is null
     and (until_at + %(grace_s)s < {_NOW} or id = any (%(dead)s))
     returning id, name, until_at"""  # noqa: S608  no input
 
-_BEGIN = f"""insert into host (name, boot_id, pid, version, begun_at, until_at)
-    values (%s, %s, %s, %s, {_NOW}, {_NOW} + %s)
+# The id is the time in microseconds: also a failover that has lost the last ids gives none again.
+_BEGIN = f"""insert into host (id, name, boot_id, pid, version, begun_at, until_at)
+    values (({_NOW} * 1e6)::bigint, %s, %s, %s, %s, {_NOW}, {_NOW} + %s)
     on conflict (name) where ended_at is null do nothing returning id"""  # noqa: S608  no input
 
 # Of any ended host: a claim that was committed late is found on the next pass. The ended process
@@ -158,7 +159,7 @@ class Heartbeat:
         rejoin: Callable[[], None],
         on_taken: Callable[[], None],
     ) -> None:
-        """`rejoin` begins another life after this one was ended. `on_taken`: there is work.
+        """`rejoin` begins another life if this one was ended. `on_taken`: there is work.
 
         Raises what connecting raises.
         """
@@ -184,7 +185,10 @@ class Heartbeat:
         wait_s = self._lease.timing.heartbeat_s
         while not self._closing.wait(wait_s):
             try:
-                self._connection = self._connection or self._connector.connect()
+                if self._connection is None:
+                    self._connection = self._connector.connect()
+                    # First: another server may lack what this life has claimed.
+                    self._rejoin()
                 with translated(self._connector.address):
                     self._beat(self._connection)
                 wait_s = self._lease.timing.heartbeat_s

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -37,9 +38,10 @@ from emitterd.journal.postgresql.hosts import Heartbeat, HostLease, Timing, begi
 from emitterd.journal.postgresql.listening import Listener
 from emitterd.journal.postgresql.reading import Readers
 from emitterd.journal.postgresql.schema import identify, prepare
+from emitterd.journal.postgresql.tail import Tail
 from emitterd.journal.postgresql.transaction import PostgresqlTransaction
 from emitterd.journal.store import Parameters, Read, Row, StoreState, Work
-from emitterd.journal.work import Claim
+from emitterd.journal.work import Claim, Deliver
 from emitterd.model import Entry
 
 TRIES = 6
@@ -50,6 +52,8 @@ CLOSE_WAIT_S = 5.0
 
 _BEGIN = """update host set batch = %s, turn = greatest(turn, %s)
     where id = %s and ended_at is null and batch < %s"""
+
+_BATCH = "select batch from host where id = %s"
 
 _LAST_BATCH = "select batch from host where id = %s for update"
 """The lock waits for the former connection, whose commit may still be under way."""
@@ -106,12 +110,14 @@ class PostgresqlStore:
         name: str,
         timing: Timing = Timing(),  # noqa: B008  it never changes
         *,
+        tail: Path | None = None,
         is_command: bool = False,
     ) -> None:
         """Connect, make the schema if there is none, and begin a life as host `name`.
 
-        `is_command`: a command that ends soon and claims nothing. It renews no lease, and has a
-        name of its own, because the daemon of this host may be running.
+        `tail`: the file of its last deliveries. `is_command`: a command that ends soon and claims
+        nothing. It renews no lease, and has a name of its own, because the daemon of this host may
+        be running.
 
         Raises `JournalUnreachable` where waiting may help, `JournalLocked` if another living host
         has the name, and `JournalError` if the database cannot be used.
@@ -135,6 +141,10 @@ class PostgresqlStore:
             prepare(self._connection, address)
             self._set_up(self._connection)
             self._begin_life(self._connection)
+            self._tail = Tail(tail) if tail is not None else None
+            if self._tail is not None:
+                # The database may have lost something while this host was off.
+                self._tail.restore(self._connection, self.clock.now())
         self._listener = Listener(self._connector, self._notify)
         self._heartbeat: Heartbeat | None = None
         if not is_command:
@@ -162,6 +172,7 @@ class PostgresqlStore:
         `HostFenced` where another host has taken over the claim, and `JournalError`s; nothing is
         changed then. Work that ends something waits for a database that cannot be reached.
         """
+        self._keep(work)
         while True:
             try:
                 return self._group.write(work)
@@ -177,6 +188,11 @@ class PostgresqlStore:
                 if not work.ends:
                     raise
                 self._pause()
+
+    def _keep(self, work: object) -> None:
+        """Keep a delivery in the tail before it is offered: the database may lose it again."""
+        if self._tail is not None and isinstance(work, Deliver):
+            self._tail.add(work)
 
     def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call.
@@ -246,7 +262,7 @@ class PostgresqlStore:
             raise
 
     def _rejoin(self) -> None:
-        """Begin another life: the next commit finds out that this one was ended."""
+        """Begin another life if this one was ended: each commit finds that out."""
         with suppress(JournalError):
             self._group.write(_Nothing())
 
@@ -261,8 +277,24 @@ class PostgresqlStore:
                         remedy="restore the database from a backup",
                     )
                 self._set_up(connection)
+                self._find_lost_commits(connection)
             self._connection = connection
         return self._connection
+
+    def _find_lost_commits(self, connection: Connection) -> None:
+        """Begin another life if the server lacks commits that it had confirmed.
+
+        It was promoted before it had received them, or has lost those that need not be durable.
+        Nothing that this life holds can be trusted then.
+        """
+        rows = connection.execute(_BATCH, (self.host.id,)).fetchall()
+        if rows and rows[0][0] >= self._number:
+            return
+        if rows:
+            log.warning("journal.lost_commits", count=self._number - rows[0][0])
+            self._begin_life(connection)
+        if self._tail is not None:
+            self._tail.restore(connection, self.clock.now())
 
     def _lose_connection(self) -> None:
         if self._connection is not None:

@@ -314,7 +314,8 @@ def test_a_late_answer_of_a_former_claim_changes_nothing(journal: Journal) -> No
     later = journal.claim(NOW)
 
     assert later is not None
-    assert (later.id, later.token) == (former.id, former.token + 2)
+    assert later.id == former.id
+    assert later.token >= former.token + 2
     for late in (
         *(partial(verb, journal, former) for verb in verbs().values()),
         partial(journal.pin, former, grant()),
