@@ -81,13 +81,11 @@ class Components:
         self.uploads = UploadTracker()
         self._observer = observer or self.uploads
         self.inspector = load_inspector(config.spool, programs=config.emission.takes_programs)
-        self.spool = Spool(config.spool.directory)
-        self.spool.trusts_leases = config.spool.completion == "auto"
+        self.spool = _open_spool(config)
         self.http_client = open_http_client(config, self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
         self.journal = open_journal(config.journal.location, config.delivery.backoff_max_s)
-        self.journal.store.on_work(self.wake_up.notify)
-        self._mark_folder()
+        self._join_hosts()
         self.former_deliveries = self.journal.deliver_to(config.emission.url)
         """How many files were delivered to the server of a former configuration only."""
         self.metrics = None if config.web.listen is None else self._count_results()
@@ -110,13 +108,14 @@ class Components:
         self.intake.expects_events = not self.watch_keeper.polling
         self.health = self._health_monitor()
 
-    def _mark_folder(self) -> None:
-        """Look that this host sees the folder that all hosts of the journal share.
+    def _join_hosts(self) -> None:
+        """Hear of the work of other hosts, and look that this one sees the folder that they share.
 
         Raises `JournalLost` if the folder belongs to another journal, and this one is new.
         """
         if self.journal.store.host is None:
             return
+        self.journal.store.on_work(self.wake_up.notify)
         mark, is_new = self.journal.folder_mark()
         found = self.spool.read_mark()
         if is_new and found and found != mark:
@@ -379,6 +378,12 @@ def credentials(config: Config) -> Credentials:
     # Without one, the server makes a token for anybody (cQube 5).
     reveal = secret.reveal if secret is not None else str
     return Credentials(emission.username, reveal, emission.token_scheme)
+
+
+def _open_spool(config: Config) -> Spool:
+    spool = Spool(config.spool.directory)
+    spool.trusts_leases = config.spool.completion == "auto"
+    return spool
 
 
 def _backoff(config: Config) -> Backoff:

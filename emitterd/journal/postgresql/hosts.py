@@ -148,7 +148,7 @@ def end_lost(connection: Connection, timing: Timing, dead: list[int] | None = No
     return taken
 
 
-class Heartbeat:
+class HostHeartbeat:
     """A thread that renews the lease, and looks for hosts that are lost."""
 
     def __init__(

@@ -34,7 +34,7 @@ from emitterd.journal.postgresql.connection import (
     is_lost,
     translated,
 )
-from emitterd.journal.postgresql.hosts import Heartbeat, HostLease, Timing, begin_life, end_life
+from emitterd.journal.postgresql.hosts import HostHeartbeat, HostLease, Timing, begin_life, end_life
 from emitterd.journal.postgresql.listening import Listener
 from emitterd.journal.postgresql.reading import Readers
 from emitterd.journal.postgresql.schema import identify, prepare
@@ -137,16 +137,11 @@ class PostgresqlStore:
         self._undecided: Commit | None = None
         self._call = _do_nothing
         self._connection: Connection | None = self._connector.connect()
+        self._tail = Tail(tail) if tail is not None else None
         with closed_on_failure(self._connection, address):
-            prepare(self._connection, address)
-            self._set_up(self._connection)
-            self._begin_life(self._connection)
-            self._tail = Tail(tail) if tail is not None else None
-            if self._tail is not None:
-                # The database may have lost something while this host was off.
-                self._tail.restore(self._connection, self.clock.now())
+            self._begin(self._connection)
         self._listener = Listener(self._connector, self._notify)
-        self._heartbeat: Heartbeat | None = None
+        self._heartbeat: HostHeartbeat | None = None
         if not is_command:
             self._heartbeat = self._start_heartbeat()
 
@@ -243,6 +238,14 @@ class PostgresqlStore:
 
     # The connection, and this life.
 
+    def _begin(self, connection: Connection) -> None:
+        prepare(connection, self.address)
+        self._set_up(connection)
+        self._begin_life(connection)
+        if self._tail is not None:
+            # The database may have lost something while this host was off.
+            self._tail.restore(connection, self.clock.now())
+
     def _set_up(self, connection: Connection) -> None:
         connection.execute("select set_config('emitterd.host', %s, false)", (self.host.name,))
         self.clock.measure(connection)
@@ -253,10 +256,12 @@ class PostgresqlStore:
         self._number = 0
         log.info("host.joined", host=self.host.name)
 
-    def _start_heartbeat(self) -> Heartbeat:
+    def _start_heartbeat(self) -> HostHeartbeat:
         try:
             with translated(self.address):
-                return Heartbeat(self._connector, self.host, self.clock, self._rejoin, self._notify)
+                return HostHeartbeat(
+                    self._connector, self.host, self.clock, self._rejoin, self._notify
+                )
         except BaseException:
             self.close()
             raise
