@@ -11,7 +11,8 @@ from support.command import command_options
 from support.paths import ROOT
 
 EVENT = re.compile(
-    r"(daemon|file|path|destination|auth|watch|sweep|journal|log|web|operator|alert|tracking)\.[a-z_]+"
+    r"(daemon|file|path|destination|auth|watch|sweep|journal|host|log|web|operator|alert|tracking)"
+    r"\.[a-z_]+"
 )
 NO_EVENTS = {
     "journal.host",
