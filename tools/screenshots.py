@@ -32,6 +32,7 @@ SENTENCES = {
     "list pat/ --sort=-size --limit 2": "Patterns, an order and a limit choose.",
     "list --skipped": "Files of the folder that emitterd does not send.",
     "explain semester_exam_mst.zip": "A name without its folder is searched.",
+    "hosts": "Here the journal is a file, so there are no hosts.",
     "receipts": "The proof of delivery. `--wide` adds keys and digests.",
     "inspect semester_exam_mst.zip": "For the person who makes a file, before it is sent.",
     "check": "The findings come first, then their number. `--verbose` adds the settings.",

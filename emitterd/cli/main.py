@@ -289,6 +289,16 @@ def receipts(
     return entries.receipts(config, query, patterns, *forms)
 
 
+@command.command(group="look", examples=["hosts"])
+@_config
+@_json
+def hosts(config: Path | None, *, as_json: bool) -> int:
+    """List the hosts that share the journal; exit with 1 if one is lost."""
+    from emitterd.cli.commands import status as commands
+
+    return commands.hosts(config, as_json=as_json)
+
+
 _paths = partial(
     click.argument, "paths", nargs=-1, metavar="PATH...", shell_complete=_complete("path")
 )

@@ -69,12 +69,44 @@ _DELIVERED = """select count(*), cast(coalesce(sum(bytes), 0) as bigint) from en
     where state = 'delivered' and delivered_at >= ? and delivered_at < ?"""
 
 
+_HOSTS = """select id, name, begun_at, until_at, ended_at, version from host
+    where not exists (select 1 from host later where later.name = host.name and later.id > host.id)
+    order by name"""
+
+_CLAIMS = "select host, count(*) from entry where state = 'delivering' group by host"
+
+
 class AffectedFiles(NamedTuple):
     """The files with one problem: how many, since when, and one of them; None without any."""
 
     files: int = 0
     since: float | None = None
     path: bytes | None = None
+
+
+class HostStatus(NamedTuple):
+    """The last life of a host: since when, until when its lease runs, and when it ended.
+
+    `claims`: how many files it is sending. `sweeps`: whether it looks at the folder for all.
+    """
+
+    name: str
+    since: float
+    until_at: float
+    ended_at: float | None
+    version: str
+    claims: int
+    sweeps: bool
+
+    @property
+    def is_living(self) -> bool:
+        """Whether it has not ended."""
+        return self.ended_at is None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether others have ended it, because its lease was over."""
+        return self.ended_at is not None and self.ended_at > self.until_at
 
 
 class Recent(NamedTuple):
@@ -100,14 +132,18 @@ class Arrival(NamedTuple):
 class Numbers:
     """The journal's numbers at one moment.
 
-    `facts`: by name. `tally`: entries and bytes by state. `rejected`: neither replaced nor
-    forgotten. `dropped`: delivered, although the server drops them. `uncertain`: held, because a
-    rebuilt journal may lack the receipt. `tracked`: delivered files by what the server made of
-    them. `stalled`: those that it has begun and not ended. `not_taken`: those that it has left in
-    the bucket for a day. `not_disposed`: those that cannot be archived or deleted.
+    `facts`: of all hosts, by name. `host_facts`: by host and name; where there is only one host,
+    its name is empty. `hosts`: by name; empty where no other host can share the journal. `tally`:
+    entries and bytes by state. `rejected`: neither replaced nor forgotten. `dropped`: delivered,
+    although the server drops them. `uncertain`: held, because a rebuilt journal may lack the
+    receipt. `tracked`: delivered files by what the server made of them. `stalled`: those that it
+    has begun and not ended. `not_taken`: those that it has left in the bucket for a day.
+    `not_disposed`: those that cannot be archived or deleted.
     """
 
     facts: Mapping[str, Any]
+    host_facts: Mapping[str, Mapping[str, Any]]
+    hosts: tuple[HostStatus, ...]
     tally: Mapping[State, tuple[int, int]]
     oldest_waiting_at: float | None
     delivered_at: float | None
@@ -123,10 +159,17 @@ class Numbers:
 
 def read_numbers(read: Read, now: float) -> Numbers:
     """Return the numbers of the journal."""
-    facts = {name: json.loads(value) for name, value in read("select name, value from fact", ())}
+    facts: dict[str, dict[str, Any]] = {"": {}}
+    hosts = tuple(read_hosts(read))
+    living = {""} | {host.name for host in hosts if host.is_living}
+    for host, name, value in read("select host, name, value from fact", ()):
+        if host in living:
+            facts.setdefault(host, {})[name] = json.loads(value)
     tally = read("select state, entries, bytes from tally", ())
     return Numbers(
-        facts=facts,
+        facts=facts[""],
+        host_facts=facts if not hosts else {name: facts.get(name, {}) for name in living if name},
+        hosts=hosts,
         tally={State(state): (entries, size) for state, entries, size in tally},
         oldest_waiting_at=read(_OLDEST, ())[0][0],
         delivered_at=read(_LAST_DELIVERED, ())[0][0],
@@ -139,6 +182,22 @@ def read_numbers(read: Read, now: float) -> Numbers:
         not_taken=AffectedFiles(*read(_NOT_TAKEN, (REJECTED_MAX,))[0]),
         not_disposed=AffectedFiles(*read(_NOT_DISPOSED, ())[0]),
     )
+
+
+def read_hosts(read: Read) -> list[HostStatus]:
+    """Return the last life of each host, by name."""
+    rows = read(_HOSTS, ())
+    if not rows:
+        return []
+    claims: dict[int, int] = dict(read(_CLAIMS, ()))
+    # Only a store with hosts has one that sweeps.
+    sweeper = read("select sweeper from meta", ())[0][0]
+    return [
+        HostStatus(name, since, until_at, ended_at, version, claims.get(host, 0), host == sweeper)
+        for host, name, since, until_at, ended_at, version in rows
+        # A command that wrote has a name with its process in it.
+        if "/" not in name
+    ]
 
 
 def read_arrivals(read: Read) -> tuple[dict[str, Arrival], dict[str, float]]:

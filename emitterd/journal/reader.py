@@ -25,10 +25,11 @@ RECORD_COLUMNS = """path, state, bytes, sha256, md5, etag, key, earlier_keys, at
     admitted_at, changed_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
     findings, moved_to, forgotten_at, confirmation,
     (select url from server where server.id = delivered_to) as server"""
-_FIELDS = [*(column.split()[-1] for column in RECORD_COLUMNS.split(",")), "server_side"]
+_FIELDS = [*(column.split()[-1] for column in RECORD_COLUMNS.split(",")), "host", "server_side"]
 _DELIVERED_AT, _ADMITTED_AT = _FIELDS.index("delivered_at"), _FIELDS.index("admitted_at")
-RECORD_COLUMNS += """, (select cast(json_object('state', state, 'looks', looks,
-    'looked_at', looked_at, 'next_look_at', due_at, 'seen_at', seen_at, 'gone_at', gone_at,
+RECORD_COLUMNS += """, (select name from host where host.id = entry.host),
+    (select cast(json_object('state', state, 'looks', looks, 'looked_at', looked_at,
+    'next_look_at', due_at, 'seen_at', seen_at, 'gone_at', gone_at,
     'started_at', started_at, 'ended_at', ended_at, 'rows', json(rows)) as text)
     from tracked where tracked.id = entry.id)"""
 

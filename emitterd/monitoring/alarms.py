@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from emitterd.codes import Code
 from emitterd.errors import Outage, Stage
 from emitterd.intake.not_sent import NotSentSummary
+from emitterd.journal.numbers import HostStatus
 from emitterd.monitoring.arrivals import DatasetStatus, Expectation, expected_datasets
 from emitterd.text import display, local_time
 from emitterd.translation.text import Text, joined, plural
-from emitterd.units import format_age, format_duration
+from emitterd.units import DAY_S, format_age, format_duration
 
 if TYPE_CHECKING:
     from emitterd.monitoring.status import QueueStatus
@@ -65,6 +66,8 @@ class AlarmCode(StrEnum):
     DAEMON_STOPPED = "daemon_stopped"
     FOLDER_SHARED = "folder_shared"
     ARRIVAL_OVERDUE = "arrival_overdue"
+    HOST_LOST = "host_lost"
+    JOURNAL_UNREACHABLE = "journal_unreachable"
 
 
 WARNINGS = frozenset(
@@ -72,6 +75,7 @@ WARNINGS = frozenset(
     | {AlarmCode.SERVER_DROPS, AlarmCode.DAEMON_STOPPED, AlarmCode.FOLDER_SHARED}
     | {AlarmCode.RECEIPT_LOST, AlarmCode.ARRIVAL_OVERDUE}
     | {AlarmCode.STALLED, AlarmCode.NOT_TAKEN, AlarmCode.NOT_DISPOSED}
+    | {AlarmCode.HOST_LOST}
 )
 """With these alarms deliveries go on. All others are critical."""
 
@@ -81,7 +85,8 @@ class Alarm:
     """One problem: since when, in words, and what to do about it.
 
     `words` and `hint` are translated where they are shown. `affected`: how many files or datasets
-    it is about, if any. Alerts report its growth.
+    it is about, if any. Alerts report its growth. `host`: which host has noted it, where several
+    share the journal.
     """
 
     code: str
@@ -89,6 +94,7 @@ class Alarm:
     words: str
     hint: str
     affected: int = 0
+    host: str = ""
 
     @property
     def level(self) -> AlarmLevel:
@@ -141,6 +147,7 @@ class DaemonFacts:
     journal_busy_since: float | None = None
     not_sent: NotSentSummary | None = None
     shared_since: float | None = None
+    journal_unreachable_since: float | None = None
 
 
 def sweep_limit_s(every_s: float, took_s: float) -> float:
@@ -168,7 +175,7 @@ def queue_alarms(
 
     `running`: a daemon runs. `start`: how to start it, if it does not run.
     """
-    alarms = _file_alarms(queue)
+    alarms = [*_file_alarms(queue), *_lost_hosts(queue.hosts, now)]
     if running and outages:
         alarms.append(_down(outages))
     expected = expected_datasets(limits.expectations, queue.arrivals, queue.expected_since, now)
@@ -207,14 +214,22 @@ def _file_alarms(queue: "QueueStatus") -> list[Alarm]:
     ]
 
 
+def _lost_hosts(hosts: Sequence[HostStatus], now: float) -> list[Alarm]:
+    """Return an alarm for each host that was lost within a day and has not come back."""
+    hint = Text(
+        "see why it ended, or cannot reach the database: its own log; its files are sent by the"
+        " others. A host that is gone for good is forgotten after a day"
+    )
+    return [
+        Alarm(AlarmCode.HOST_LOST, host.until_at, Text("host {host} is lost", host=host.name), hint)
+        for host in hosts
+        if host.is_lost and now - host.until_at < DAY_S
+    ]
+
+
 def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
     """Return the alarms that only the running daemon can raise."""
-    alarms = []
-    if facts.journal_full_since is not None:
-        alarms.append(_journal_full(facts.journal_full_since))
-    if facts.journal_busy_since is not None:
-        since = facts.journal_busy_since
-        alarms.append(_blocked(AlarmCode.JOURNAL_BUSY, Code.JOURNAL_BUSY, since))
+    alarms = _journal_alarms(facts)
     if facts.root_lost_since is not None:
         code = Code.ROOT_LOST
         words = Text("{code} {title}: no file is found or sent", code=code, title=code.title)
@@ -239,6 +254,20 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
                 Text("raise fs.inotify.max_user_watches, as watch.degraded in the log says"),
             )
         )
+    return alarms
+
+
+def _journal_alarms(facts: DaemonFacts) -> list[Alarm]:
+    """Return the alarms of a journal that cannot be written."""
+    alarms = []
+    if facts.journal_full_since is not None:
+        alarms.append(_journal_full(facts.journal_full_since))
+    if facts.journal_busy_since is not None:
+        since = facts.journal_busy_since
+        alarms.append(_blocked(AlarmCode.JOURNAL_BUSY, Code.JOURNAL_BUSY, since))
+    if facts.journal_unreachable_since is not None:
+        since, code = facts.journal_unreachable_since, Code.JOURNAL_UNREACHABLE
+        alarms.append(_blocked(AlarmCode.JOURNAL_UNREACHABLE, code, since))
     return alarms
 
 

@@ -216,6 +216,8 @@ def _delivered(latest: Record) -> str:
         parts.append(looked_up)
     if latest.get("error") == Code.NOT_DISPOSED:
         parts.append(Text("the file stays in the folder: {reason}", reason=latest["reason"]))
+    if host := latest.get("host"):
+        parts.append(Text("sent by host {host}", host=host))
     return joined(parts)
 
 

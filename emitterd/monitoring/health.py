@@ -123,6 +123,9 @@ class HealthMonitor:
         facts = self._daemon_facts(sweep_every_s)
         # Their instants are of this host's clock.
         alarms += daemon_alarms(facts, time.time())
+        host = self._journal.store.host
+        if host is not None:
+            alarms += [alarm for alarm in queue.noted if alarm.host not in {"", host.name}]
         eta_s = queue.eta_s(moving=not outages, sent=self._uploads.sent_share())
         not_sent = facts.not_sent.counts if facts.not_sent is not None else {}
         health, swept_at = judge(alarms), self._intake.swept_at
@@ -140,4 +143,5 @@ class HealthMonitor:
             journal_busy_since=store.busy_since,
             not_sent=self._intake.not_sent(),
             shared_since=self._watch_keeper.shared_since,
+            journal_unreachable_since=self._journal.store.state.unreachable_since,
         )

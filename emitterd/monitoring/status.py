@@ -3,18 +3,27 @@
 Instants are seconds since the epoch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from emitterd.codes import Code
 from emitterd.errors import Outage
-from emitterd.journal.numbers import AffectedFiles, Arrival, Recent, read_arrivals, read_numbers
+from emitterd.journal.numbers import (
+    AffectedFiles,
+    Arrival,
+    HostStatus,
+    Recent,
+    read_arrivals,
+    read_numbers,
+)
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.store import Read
 from emitterd.model import WAITING, State
 from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, files_wait
 from emitterd.text import iso, printable
+from emitterd.translation.text import Text
 
 _NONE = AffectedFiles()
 
@@ -51,6 +60,7 @@ class QueueStatus:
     stalled: AffectedFiles = _NONE
     not_taken: AffectedFiles = _NONE
     not_disposed: AffectedFiles = _NONE
+    hosts: tuple[HostStatus, ...] = ()
 
     @property
     def waiting(self) -> int:
@@ -94,23 +104,23 @@ class QueueReading:
 def read_queue(read: Read, now: float) -> QueueStatus:
     """Return the status of the queue; `read` runs a query on the journal."""
     numbers = read_numbers(read, now)
-    facts = numbers.facts
+    facts, by_host = numbers.facts, numbers.host_facts
     arrivals, expected_since = read_arrivals(read)
-    # An earlier version noted no stages; its process is gone.
-    outages = (facts.get("destination") or {}).get("stages", [])
+    answered = [at for own in by_host.values() if (at := own.get("answered_at")) is not None]
     return QueueStatus(
         tally=numbers.tally,
         oldest_waiting_at=numbers.oldest_waiting_at,
         delivered_at=numbers.delivered_at,
         rejected=numbers.rejected,
         recent=numbers.recent,
-        outages=tuple(Outage(**outage) for outage in outages),
-        noted=tuple(Alarm(**alarm) for alarm in facts.get("alarms") or []),
+        outages=tuple(chain.from_iterable(map(_outages, by_host.items()))),
+        noted=tuple(chain.from_iterable(map(_noted, by_host.items()))),
         restored_at=facts.get("restored_at"),
-        not_sent=facts.get("not_sent") or {},
+        not_sent=_not_sent(by_host.values()),
+        hosts=numbers.hosts,
         dropped=numbers.dropped,
         uncertain=numbers.uncertain,
-        answered_at=facts.get("answered_at"),
+        answered_at=max(answered, default=None),
         arrivals=arrivals,
         expected_since=expected_since,
         tracked=numbers.tracked,
@@ -118,6 +128,31 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         not_taken=numbers.not_taken,
         not_disposed=numbers.not_disposed,
     )
+
+
+def _outages(of_host: tuple[str, Mapping[str, Any]]) -> Iterator[Outage]:
+    """Yield the outages that a host has noted; the reason names the host, if it has a name."""
+    host, facts = of_host
+    # An earlier version noted no stages; its process is gone.
+    for outage in (facts.get("destination") or {}).get("stages", []):
+        yield Outage(**(outage | {"reason": _at_host(host, outage["reason"])}))
+
+
+def _noted(of_host: tuple[str, Mapping[str, Any]]) -> Iterator[Alarm]:
+    """Yield the alarms that only a host itself can see, as it has noted them."""
+    host, facts = of_host
+    for alarm in facts.get("alarms") or []:
+        yield Alarm(**(alarm | {"words": _at_host(host, alarm["words"]), "host": host}))
+
+
+def _at_host(host: str, words: str) -> str:
+    return Text("host {host}: {words}", host=host, words=words) if host else words
+
+
+def _not_sent(of_hosts: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the counts of the host that sees most of them: only one sweeps the whole folder."""
+    counts = [facts.get("not_sent") or {} for facts in of_hosts]
+    return max(counts, key=lambda by_code: sum(by_code.values()), default={})
 
 
 def eta_s(recent: Recent, files: float, size_bytes: int) -> float | None:
@@ -193,6 +228,20 @@ def status_record(reader: JournalReader, sent: tuple[float, int] = (0.0, 0)) -> 
         "journal_restored_at": iso(queue.restored_at),
         "destination": _destination(queue.outages, queue.answered_at),
         "eta_s": queue.eta_s(moving=running and not queue.outages, sent=sent),
+    } | ({"hosts": [*map(host_record, queue.hosts)]} if queue.hosts else {})
+
+
+def host_record(host: HostStatus) -> dict[str, Any]:
+    """Return a host as in `hosts --json`."""
+    return {
+        "name": host.name,
+        "state": "living" if host.is_living else "lost" if host.is_lost else "ended",
+        "since": iso(host.since),
+        "lease_until": iso(host.until_at),
+        "ended_at": iso(host.ended_at),
+        "version": host.version,
+        "delivering": host.claims,
+        "sweeps": host.is_living and host.sweeps,
     }
 
 

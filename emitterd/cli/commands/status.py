@@ -22,6 +22,7 @@ from emitterd.cli.output import (
 from emitterd.cli.tables import TableColumn, print_table, when
 from emitterd.cli.terminal import COLOURS, print_text
 from emitterd.errors import ConfigError
+from emitterd.journal.numbers import read_hosts
 from emitterd.journal.opening import start_remedy
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING
@@ -40,6 +41,7 @@ from emitterd.monitoring.status import (
     QueueStatus,
     check_line,
     health_record,
+    host_record,
     queue_status,
     status_record,
     without_alarm,
@@ -108,9 +110,19 @@ def _print_health(record: Record, now: float) -> None:
         print_text(words, "OK: ", indent=2, colour=COLOURS["OK"])
 
 
+def _host(record: Record) -> str:
+    """Return a host in a word or two."""
+    name, state = record["name"], record["state"]
+    if record["sweeps"]:
+        return f"{name} (looks at the folder)"
+    return str(name) if state == "living" else f"{name} ({state})"
+
+
 def _rows(record: Record, settings: "Config", now: float) -> Iterator[tuple[str, str]]:
     """Yield what is known, each with its name; no count of zero."""
     yield "daemon", _daemon(record, start_remedy(settings.journal.location.path))
+    if hosts := record.get("hosts"):
+        yield "hosts", ", ".join(map(_host, hosts))
     yield "folder", shown(settings.spool.directory)
     yield "destination", f"{settings.emission.url}, {_destination(record, now)}"
     if at := record["journal_restored_at"]:
@@ -269,3 +281,38 @@ def _first_unknown(config: Path | None, look_s: float) -> bytes | None:
     except ConfigError:
         # `check` reports it; the journal can be read without it.
         return None
+
+
+_HOST_COLUMNS = (
+    TableColumn("host"),
+    TableColumn("state"),
+    TableColumn("since"),
+    TableColumn("version"),
+    TableColumn("delivering", right=True),
+    TableColumn(""),
+)
+
+
+def hosts(config: Path | None, *, as_json: bool) -> int:
+    """Print the hosts that share the journal; return 1 if one of them is lost."""
+    settings = load_as_owner(config, "journal")
+    with JournalReader(settings.journal.location) as reader:
+        records, now = [host_record(host) for host in read_hosts(reader.read)], reader.now()
+    if as_json:
+        print_array(records)
+    elif not records:
+        say("the journal is a file: no other host can share it (see journal.url)")
+    else:
+        rows = (
+            (
+                record["name"],
+                record["state"],
+                when(record["since" if record["state"] == "living" else "ended_at"], now),
+                record["version"],
+                f"{record['delivering']:,}",
+                "looks at the folder" if record["sweeps"] else "",
+            )
+            for record in records
+        )
+        print_table(rows, _HOST_COLUMNS)
+    return WRONG if any(record["state"] == "lost" for record in records) else DONE
