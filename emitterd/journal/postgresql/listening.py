@@ -52,9 +52,14 @@ class Listener:
 
     def _listen(self, connection: Connection) -> None:
         connection.execute(f"listen {CHANNEL}")
+        # Not select(2), which takes no descriptor above 1,023.
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        poll.register(self._wake_up, select.POLLIN)
         while not self._closing.is_set():
-            # Not psycopg's own wait: nothing could end it.
-            select.select([connection.fileno(), self._wake_up], [], [], POLL_S)
-            for _ in connection.notifies(timeout=0):
+            # Not psycopg's own wait: nothing could end it, and in psycopg 3.1 it never ends.
+            poll.poll(POLL_S * 1000)
+            connection.pgconn.consume_input()
+            while connection.pgconn.notifies() is not None:
                 pass
             self._call()

@@ -117,17 +117,23 @@ def open_host(journal_address: DatabaseAddress, spool_root: Path) -> Iterator[Op
 def test_a_host_that_is_fenced_in_mid_body_stores_nothing(
     server: RehearsalServer, open_host: OpenHost, spool_root: Path
 ) -> None:
-    """It has its claim no more when it could send the end; another host uploads to the same key."""
+    """It has its claim no more when it could send the end; another host uploads to the same key.
+
+    Meanwhile it has begun another life, whose lease is no permission for the claims of the former.
+    """
     first, second = open_host("a", server), open_host("b", server)
+    life = first.journal.store.host
+    assert life is not None
+    former = life.id
     make_zip(spool_root / NAME, bytes(3 * 1024 * 1024))
     first.admit(spool_root, NAME)
 
     def lose() -> None:
-        first.journal.read("select 1")
         end = "update host set ended_at = 2, until_at = 1 where name = 'a' and ended_at is null"
         with second.journal.store._connector.connect() as session:  # type: ignore[attr-defined]
             session.execute(end)
         wait_until(lambda: second.row(NAME)[0] == State.QUEUED, 10, "the claim is taken back")
+        wait_until(lambda: life.id != former and life.holds_lease(), 10, "the host is back")
 
     first.observer.on_sent = lose
     first.step()
