@@ -234,9 +234,7 @@ class Journal:
 
         `confirmation` is what the bucket showed under the key of the former grant.
         """
-        granted_at = grant.granted_at
-        pin = Pin(entry.id, entry.token, grant.pack(), grant.key, granted_at, confirmation)
-        self.store.write(pin)
+        self.store.write(Pin(entry, grant.pack(), grant.key, grant.granted_at, confirmation))
 
     def drop_grant(self, entry: Entry) -> None:
         """Unpin a grant that was refused; its key stays on record.

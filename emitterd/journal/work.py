@@ -128,12 +128,21 @@ class Claim:
 class Pin(_Ending):
     """Pin a grant, packed, to a claimed entry."""
 
-    entry_id: int
-    token: int
+    entry: Entry
     packed: bytes
     key: str
     granted_at: float
     confirmation: Confirmation | None = None
+
+    @property
+    def entry_id(self) -> int:
+        """The id of the entry."""
+        return self.entry.id
+
+    @property
+    def token(self) -> int:
+        """The number of its claim."""
+        return self.entry.token
 
     def run(self, transaction: Transaction) -> None:
         """Make the change."""

@@ -41,7 +41,7 @@ from emitterd.journal.postgresql.schema import identify, prepare
 from emitterd.journal.postgresql.tail import Tail
 from emitterd.journal.postgresql.transaction import PostgresqlTransaction
 from emitterd.journal.store import Parameters, Read, Row, StoreState, Work
-from emitterd.journal.work import Claim, Deliver
+from emitterd.journal.work import Claim, Deliver, Pin
 from emitterd.model import Entry
 
 TRIES = 6
@@ -115,9 +115,9 @@ class PostgresqlStore:
     ) -> None:
         """Connect, make the schema if there is none, and begin a life as host `name`.
 
-        `tail`: the file of its last deliveries. `is_command`: a command that ends soon and claims
-        nothing. It renews no lease, and has a name of its own, because the daemon of this host may
-        be running.
+        `tail`: the file of its last pins and deliveries. `is_command`: a command that ends soon and
+        claims nothing. It renews no lease, and has a name of its own, because the daemon of this
+        host may be running.
 
         Raises `JournalUnreachable` where waiting may help, `JournalLocked` if another living host
         has the name, and `JournalError` if the database cannot be used.
@@ -167,7 +167,12 @@ class PostgresqlStore:
         `HostFenced` where another host has taken over the claim, and `JournalError`s; nothing is
         changed then. Work that ends something waits for a database that cannot be reached.
         """
-        self._keep(work)
+        self._keep_delivery(work)
+        result = self._write(work)
+        self._keep_pin(work)
+        return result
+
+    def _write(self, work: Work[T]) -> T:
         while True:
             try:
                 return self._group.write(work)
@@ -184,10 +189,15 @@ class PostgresqlStore:
                     raise
                 self._pause()
 
-    def _keep(self, work: object) -> None:
+    def _keep_delivery(self, work: object) -> None:
         """Keep a delivery in the tail before it is offered: the database may lose it again."""
         if self._tail is not None and isinstance(work, Deliver):
-            self._tail.add(work)
+            self._tail.add_delivery(work)
+
+    def _keep_pin(self, work: object) -> None:
+        """Keep a pin once it is done, because it may be refused. No byte was sent yet."""
+        if self._tail is not None and isinstance(work, Pin):
+            self._tail.add_pin(work, self.clock.now(), self.host.id, self._number)
 
     def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call.

@@ -1,8 +1,10 @@
 """A server that lacks commits which the former one had confirmed: an asynchronous standby."""
 
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,8 @@ import pytest
 from emitterd.errors import JournalUnreachable
 from emitterd.journal.journal import Journal
 from emitterd.journal.opening import JournalLocation, open_journal
-from emitterd.model import State
-from support.journal import admission, admit, grant, receipt, take
+from emitterd.model import Entry, State
+from support.journal import BROKE, admission, admit, grant, receipt, take
 from support.postgresql import Cluster, need_postgresql
 from support.waiting import wait_until
 
@@ -73,6 +75,24 @@ def back(journal: Journal) -> bool:
     """Tell whether the host has found the other server, and holds a lease there."""
     host = journal.store.host
     return host is not None and host.holds_lease() and journal.store.state.unreachable_since is None
+
+
+def other(place: JournalLocation) -> JournalLocation:
+    """Return the journal as another host opens it."""
+    return replace(place, path=place.path.with_name("other"), host="b")
+
+
+def claim(journal: Journal) -> Entry:
+    """Claim the next file; the claim of a life that has ended is free after the grace."""
+    claimed: list[Entry] = []
+
+    def one() -> bool:
+        entry = journal.claim(journal.now())
+        claimed.extend([entry] if entry is not None else [])
+        return bool(claimed)
+
+    soon(one)
+    return claimed[0]
 
 
 def deliver(journal: Journal) -> None:
@@ -137,3 +157,124 @@ def test_a_lost_claim_is_worth_nothing(failover: Failover) -> None:
             journal.deliver(lost, receipt(), duration_s=1.0, dispose=False)
         journal.deliver(again, receipt(), duration_s=1.0, dispose=False)
         assert journal.counts()[State.DELIVERED] == 1
+
+
+def test_a_lost_delivery_of_a_known_claim_is_restored(failover: Failover) -> None:
+    """The standby has the claim and the grant: no other attempt is made of them."""
+    with open_journal(failover.place) as journal:
+        entry = take(journal)
+        journal.pin(entry, grant())
+        failover.copy()
+        soon(lambda: back(journal))
+        journal.deliver(entry, receipt(), duration_s=1.0, dispose=False)
+        before = rows(journal)
+        failover.fail_over()
+        soon(lambda: rows(journal) == before)
+
+
+def test_a_lost_delivery_of_a_later_version_is_restored(failover: Failover) -> None:
+    """The standby has only the version before: the later one is not sent again."""
+    with open_journal(failover.place) as journal:
+        first = take(journal)
+        journal.pin(first, grant("key-0"))
+        journal.deliver(first, receipt(key="key-0"), duration_s=1.0, dispose=False)
+        failover.copy()
+        soon(lambda: back(journal))
+        second = take(journal, version=2)
+        journal.pin(second, grant())
+        journal.deliver(second, receipt(), duration_s=1.0, dispose=False)
+        failover.fail_over()
+        soon(lambda: journal.counts()[State.DELIVERED] == 2)
+        assert admit(journal, admission(version=2)) == ["known"]
+
+
+def test_a_lost_delivery_leaves_a_later_version_alone(failover: Failover) -> None:
+    """Another host has admitted it on the new server: it is sent."""
+    with open_journal(failover.place) as journal:
+        failover.copy()
+        soon(lambda: back(journal))
+        deliver(journal)
+    failover.fail_over()
+    with open_journal(other(failover.place)) as journal:
+        admit(journal, admission(version=2))
+        with open_journal(failover.place):
+            counts = journal.counts()
+            assert (counts[State.QUEUED], counts[State.DELIVERED]) == (1, 0)
+
+
+@pytest.mark.parametrize("kept", ["nothing", "admission", "claim"])
+def test_a_lost_pin_is_restored(failover: Failover, kept: str) -> None:
+    """An object may exist: the next attempt has the same grant, as after a crash."""
+    with open_journal(failover.place) as journal:
+        entry = None
+        if kept != "nothing":
+            admit(journal, admission())
+        if kept == "claim":
+            entry = claim(journal)
+        failover.copy()
+        soon(lambda: back(journal))
+        if kept == "nothing":
+            admit(journal, admission())
+        pinned = entry or claim(journal)
+        journal.pin(pinned, grant())
+        failover.fail_over()
+        soon(lambda: back(journal) and not journal.holds_claim(pinned))
+        again = claim(journal)
+        assert (again.path, again.grant, again.ambiguous) == (pinned.path, grant(), True)
+
+
+def test_a_host_that_was_off_restores_its_pins(failover: Failover) -> None:
+    """They are in a file that only its owner can read: a grant is a secret."""
+    with open_journal(failover.place) as journal:
+        admit(journal, admission())
+        failover.copy()
+        soon(lambda: back(journal))
+        journal.pin(claim(journal), grant())
+    tail = failover.place.path.with_name("journal.tail")
+    assert stat.S_IMODE(tail.stat().st_mode) == 0o600
+    failover.fail_over()
+    with open_journal(failover.place) as journal:
+        assert claim(journal).grant == grant()
+
+
+def test_a_lost_pin_is_noted_where_another_host_sends_the_file(failover: Failover) -> None:
+    """The grant of the other host stays; the receipt will name both keys."""
+    with open_journal(failover.place) as journal:
+        admit(journal, admission())
+        failover.copy()
+        soon(lambda: back(journal))
+        journal.pin(claim(journal), grant())
+    failover.fail_over()
+    with open_journal(other(failover.place)) as journal:
+        journal.pin(claim(journal), grant("key-2"))
+        with open_journal(failover.place):
+            keys = journal.read("select state, key, earlier_keys, ambiguous from entry")
+            assert keys == [("delivering", "key-2", "key-1", True)]
+
+
+def test_a_pin_that_is_not_lost_is_not_restored(failover: Failover) -> None:
+    """Another host has pinned a later grant since; a start is no failover."""
+    with open_journal(failover.place) as journal:
+        entry = take(journal)
+        journal.pin(entry, grant())
+        journal.interrupt(entry)
+    with open_journal(other(failover.place)) as journal:
+        entry = claim(journal)
+        journal.pin(entry, grant("key-2"))
+        journal.defer(entry, BROKE, journal.now(), charge=False)
+        with open_journal(failover.place):
+            keys = journal.read("select state, key, earlier_keys, ambiguous from entry")
+            assert keys == [("deferred", "key-2", None, False)]
+
+
+def test_a_record_that_contradicts_the_database_keeps_no_host_off(failover: Failover) -> None:
+    """The new server knows its key under another path."""
+    with open_journal(failover.place) as journal:
+        failover.copy()
+        soon(lambda: back(journal))
+        journal.pin(take(journal), grant())
+    failover.fail_over()
+    with open_journal(other(failover.place)) as journal:
+        journal.pin(take(journal, path=b"pat/other.zip"), grant())
+        with open_journal(failover.place):
+            assert journal.read("select path from entry") == [(b"pat/other.zip",)]
