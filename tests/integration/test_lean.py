@@ -36,11 +36,11 @@ ELSEWHERE = HTTP_SERVER | {"anyio", "trio", "rich"}
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Installation:
+def office(tmp_path: Path) -> Installation:
     """Have an installation whose server is away, and whose imports are reported."""
-    place = Installation(tmp_path, NOBODY_LISTENS)
-    place.settings["PYTHONPROFILEIMPORTTIME"] = "1"
-    return place
+    office = Installation(tmp_path, NOBODY_LISTENS)
+    office.settings["PYTHONPROFILEIMPORTTIME"] = "1"
+    return office
 
 
 def loaded(text: str) -> set[str]:
@@ -52,18 +52,18 @@ def loaded(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["status"], ["list"]], ids=str)
-def test_a_command_loads_what_it_uses(place: Installation, arguments: list[str]) -> None:
+def test_a_command_loads_what_it_uses(office: Installation, arguments: list[str]) -> None:
     """A query command imports nothing of the daemon, and a file needs no colours.
 
     While no daemon runs, `status` looks for files that wait, by the patterns of the configuration.
     """
-    open_journal(place.journal).close()
-    command = place.command(*arguments)
+    open_journal(office.journal).close()
+    command = office.command(*arguments)
     if arguments[0].startswith("--"):
         command = command[:-2]
     done = subprocess.run(  # noqa: S603  our own command line
         command,
-        env=place.environment(),
+        env=office.environment(),
         capture_output=True,
         text=True,
         check=True,
@@ -77,11 +77,11 @@ def test_a_command_loads_what_it_uses(place: Installation, arguments: list[str])
 
 
 @pytest.mark.parametrize("command", ["run", "once"])
-def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> None:
+def test_the_daemon_loads_what_it_serves(office: Installation, command: str) -> None:
     """Without `web.listen` and channels neither their libraries nor their modules come."""
     with subprocess.Popen(  # noqa: S603  our own command line
-        place.command(command),
-        env=place.environment(),
+        office.command(command),
+        env=office.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -232,24 +232,24 @@ def test_no_known_file_is_read_at_a_start(tmp_path: Path) -> None:
     """A start over delivered files reads less than they have bytes."""
     noise, count, size = random.Random(1), 24, 2**20  # noqa: S311  filling
     with RehearsalServer(tmp_path / "server") as server:
-        place = Installation(tmp_path, server.url)
+        office = Installation(tmp_path, server.url)
         for number in range(count):
-            place.drop(f"pat/{number}.zip", noise.randbytes(2 * size))
-        with place.running():
-            place.wait_delivered(count)
-        with place.running() as daemon:
+            office.drop(f"pat/{number}.zip", noise.randbytes(2 * size))
+        with office.running():
+            office.wait_delivered(count)
+        with office.running() as daemon:
             daemon.wait_for_event("sweep.finished")
             output = Path(f"/proc/{daemon.pid}/io").read_text("ascii")
 
     read_bytes = int(output.split("rchar:")[1].split()[0])
-    assert place.events("sweep.finished")[-1]["files"] == count
+    assert office.events("sweep.finished")[-1]["files"] == count
     assert read_bytes < count * size
 
 
 @contextmanager
-def parts(place: Installation) -> Iterator[Components]:
+def parts(office: Installation) -> Iterator[Components]:
     """Put the daemon's parts together; no thread runs."""
-    parts = Components(load(place.config, place.environment()), UploadTracker())
+    parts = Components(load(office.config, office.environment()), UploadTracker())
     try:
         yield parts
     finally:
@@ -257,10 +257,10 @@ def parts(place: Installation) -> Iterator[Components]:
         parts.journal.close()
 
 
-def test_a_look_asks_nothing_while_nothing_changes(place: Installation) -> None:
+def test_a_look_asks_nothing_while_nothing_changes(office: Installation) -> None:
     """An answer of the journal is cached until a commit or until it is old."""
     now = time.time()
-    with parts(place) as all_parts, reading(all_parts.journal) as queries:
+    with parts(office) as all_parts, reading(all_parts.journal) as queries:
         health = all_parts.health
         health._read(now)
         first = len(queries)
