@@ -5,6 +5,7 @@ import select
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import threading
@@ -234,7 +235,10 @@ def user_timeouts_ms(port: int) -> list[int]:
     limits = []
     for link in Path("/proc/self/fd").iterdir():
         try:
-            connection = socket.socket(fileno=os.dup(int(link.name)))
+            number = int(link.name)
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            connection = socket.socket(fileno=os.dup(number))
         except OSError:
             continue
         with connection:

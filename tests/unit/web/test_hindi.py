@@ -14,7 +14,7 @@ from emitterd.datasets.findings import LOSSES, Loss, consequence
 from emitterd.errors import Outage, Stage
 from emitterd.intake.not_sent import NotSentSummary
 from emitterd.journal.journal import Journal
-from emitterd.journal.numbers import AffectedFiles, Recent
+from emitterd.journal.numbers import AffectedFiles, HostStatus, Recent
 from emitterd.journal.opening import start_remedy
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.work import Execute
@@ -155,13 +155,14 @@ def every_alarm() -> list[Alarm]:
         not_taken=files,
         not_disposed=files,
         expected_since={"pat": now - 9e6},
+        hosts=(HostStatus("patna-2", now - 99, now - 9, now, "1.0", 0, sweeps=False),),
     )
     start = start_remedy(Path("/var/lib/emitterd/journal.db"))
     limits = AlarmLimits(3600.0, 1800.0, (Expectation("pat", 3024000.0),))
     not_sent = NotSentSummary(
         now, {Code.UNREADABLE: 2, Code.WRONG_DEPTH: 1}, {Code.UNREADABLE: b"a/b"}
     )
-    facts = DaemonFacts(now - 9000, 900.0, None, now, "2 of 9", now, now, not_sent, now)
+    facts = DaemonFacts(now - 9000, 900.0, None, now, "2 of 9", now, now, not_sent, now, now)
     lost = DaemonFacts(now, 900.0, root_lost_since=now)
     return [
         *queue_alarms(queue, outages, limits, now, running=True),
