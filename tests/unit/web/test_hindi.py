@@ -155,7 +155,7 @@ def every_alarm() -> list[Alarm]:
         not_taken=files,
         not_disposed=files,
         expected_since={"pat": now - 9e6},
-        hosts=(HostStatus("patna-2", now - 99, now - 9, now, "1.0", 0, sweeps=False),),
+        hosts=(HostStatus("h-2", now - 99, now - 9, now, "1.0", 0, sweeps=False),),
     )
     start = start_remedy(Path("/var/lib/emitterd/journal.db"))
     limits = AlarmLimits(3600.0, 1800.0, (Expectation("pat", 3024000.0),))
