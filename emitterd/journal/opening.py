@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emitterd.errors import ValueProblem
-from emitterd.journal.sqlite.connection import SqliteReader, find_problem, start_remedy
+from emitterd.errors import JournalError, ValueProblem
+from emitterd.journal.sqlite.connection import SqliteReader, start_remedy
+from emitterd.journal.sqlite.connection import find_problem as find_file_problem
 from emitterd.journal.sqlite.state_folder import act_as_owner, is_locked
 from emitterd.journal.store import Store, StoreReader
 
@@ -115,6 +116,17 @@ def open_reader(place: JournalLocation | Path, *, absent: bool = False) -> Store
             if not absent:
                 raise
     return SqliteReader(location.path, absent=absent)
+
+
+def find_problem(location: JournalLocation) -> JournalError | None:
+    """Return why a start would refuse this journal, or would wait for it; else None."""
+    if not location.url:
+        return find_file_problem(location.path)
+    try:
+        open_reader(location, absent=True).close()
+    except JournalError as error:
+        return error
+    return None
 
 
 def is_running(location: JournalLocation) -> bool:

@@ -33,6 +33,9 @@ from emitterd.units import format_duration, format_size
 
 FREE_FLOOR_BYTES = 64 * 1024 * 1024
 _LEVELS = ("error", "warning", "ok")
+CLOCK_TOLERANCE_S = 30.0
+"""Hosts that share a journal go by its clock. The logs of each host have its own."""
+
 RELEASED_AT = 1767225600.0
 """2026-01-01: a clock that says earlier is wrong, and TLS will not work."""
 
@@ -65,7 +68,7 @@ def check(config: Path | None, *, online: bool, verbose: bool, as_json: bool) ->
         print_pairs(described)
         _print_summary(results, settings.source)
     failed = any(diagnosis.level == "error" for diagnosis in results)
-    if failed and (problem := find_problem(settings.journal.path)) is not None:
+    if failed and (problem := find_problem(settings.journal.location)) is not None:
         raise problem
     return WRONG if failed else DONE
 
@@ -109,7 +112,7 @@ def diagnoses(config: Config) -> list[Diagnosis]:
         *_tls(config),
         *_folder(config),
         *_watch(config),
-        *(_database(config.journal.url) if config.journal.url else _journal(config)),
+        *(_database(config, config.journal.url) if config.journal.url else _journal(config)),
         *_output_folders(config),
         *_bandwidth(config, time.time()),
         *_metrics(config),
@@ -219,22 +222,24 @@ def _journal(config: Config) -> Iterator[Diagnosis]:
             "free some space: the journal must be able to grow",
         )
     else:
-        problem = find_problem(path)
+        problem = find_problem(config.journal.location)
         if problem is not None:
             yield Diagnosis("error", "journal.path", f"{problem.code} {problem}", problem.remedy)
             return
         yield Diagnosis("ok", "journal.path", f"{path} on {kind}, {format_size(free)} free")
-    former = 0
     # A journal of an earlier version does not know its servers yet.
     if path.exists():
         with suppress(JournalError), JournalReader(path) as journal:
-            former = journal.former_deliveries(config.emission.url)
-    if former:
+            yield from _former_server(config, journal)
+
+
+def _former_server(config: Config, journal: JournalReader) -> Iterator[Diagnosis]:
+    if former := journal.former_deliveries(config.emission.url):
         message = f"{count(former, 'file')} delivered to a former server only"
         yield Diagnosis("warning", "emission.url", message, FORMER_SERVER)
 
 
-def _database(url: DatabaseUrl) -> Iterator[Diagnosis]:
+def _database(config: Config, url: DatabaseUrl) -> Iterator[Diagnosis]:
     if url.has_password:
         # Programs that show a configuration, and backups of it, would show the password.
         yield Diagnosis(
@@ -242,6 +247,24 @@ def _database(url: DatabaseUrl) -> Iterator[Diagnosis]:
             "journal.url",
             f"{url} holds the password",
             "put it into a file of mode 0640, and name that in journal.password_file",
+        )
+    location = config.journal.location
+    if (problem := find_problem(location)) is not None:
+        yield Diagnosis("error", "journal.url", f"{problem.code} {problem}", problem.remedy)
+        return
+    # A database without tables is a first start.
+    with JournalReader(location, absent=True) as journal:
+        ahead_s = time.time() - journal.now()
+        yield from _former_server(config, journal)
+    yield Diagnosis("ok", "journal.url", f"{url} answers; this host is {location.host}")
+    if abs(ahead_s) > CLOCK_TOLERANCE_S:
+        direction = "ahead of" if ahead_s > 0 else "behind"
+        by = format_duration(abs(round(ahead_s)))
+        yield Diagnosis(
+            "warning",
+            "clock",
+            f"this host's clock is {by} {direction} that of the database",
+            "set it, for example with: timedatectl set-ntp true",
         )
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from emitterd.cli.commands.check import diagnoses
+from emitterd.cli.output import Diagnosis
 from emitterd.config import settings as config
 from emitterd.config.fields import database_url, value_for_people
 from emitterd.config.settings import JournalSettings
 from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.journal.opening import JournalLocation
+from support.postgresql import Cluster
 
 SECRET = "correct-horse-battery"
 URL = "postgresql://emitterd@db.example.org/emitterd"
@@ -177,12 +179,28 @@ def test_the_environment_moves_the_journal_into_a_database(write: Write) -> None
 
 def test_a_password_in_the_url_is_a_warning_of_check(write: Write) -> None:
     """It is accepted in a private file; `check` asks for a file of its own."""
-    loaded = config.load(write(f"url: postgresql://u:{SECRET}@db/e", mode=0o600), {})
-    [warning] = [item for item in diagnoses(loaded) if item.subject == "journal.url"]
+    url = f"url: postgresql://u:{SECRET}@127.0.0.1:1/e"
+    loaded = config.load(write(url, mode=0o600), {})
+    warning, error = [item for item in diagnoses(loaded) if item.subject == "journal.url"]
+
+    assert (error.level, SECRET in repr(error)) == ("error", False)
 
     assert (warning.level, SECRET in repr(warning)) == ("warning", False)
     assert "journal.password_file" in warning.remedy
     assert not [pair for pair in config.describe(loaded) if SECRET in pair[1]]
+
+
+def test_check_looks_at_the_database(write: Write, postgresql: Cluster) -> None:
+    """Also before any host has started; a database that is not there is an error with a remedy."""
+    name = postgresql.create()
+
+    def found(database: str) -> list[Diagnosis]:
+        loaded = config.load(write(f"url: {postgresql.url(database)}"), {})
+        return [item for item in diagnoses(loaded) if item.subject == "journal.url"]
+
+    assert [item.level for item in found(name)] == ["ok"]
+    [absent] = found("no_such_database")
+    assert (absent.level, "createdb" in absent.remedy) == ("error", True)
 
 
 def test_a_url_without_the_library_is_an_error_with_the_command_to_install_it(
