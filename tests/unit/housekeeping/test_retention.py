@@ -118,6 +118,7 @@ def test_many_pages(journal: Journal, retention: Retention, spool_root: Path) ->
     assert journal.counts() == counted(journal)
 
 
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
 @pytest.mark.slow
 def test_journal_does_not_grow_for_ever(journal: Journal, retention: Retention) -> None:
     """What is forgotten makes room: as many versions again need no larger file."""
